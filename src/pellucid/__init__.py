@@ -1,0 +1,50 @@
+"""Pellucid: neural networks you can see through. The verbs are imported on first use, and torch only with them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pellucid.errors import PellucidError
+    from pellucid.generation.decode import Token
+    from pellucid.generation.sampling import Sampling
+    from pellucid.model import Evaluation, Model, open
+    from pellucid.training.options import TrainOptions
+    from pellucid.verbs import plan, resume, train
+
+__version__ = "0.1.0"
+_HOMES = {
+    "Evaluation": "pellucid.model",
+    "Model": "pellucid.model",
+    "PellucidError": "pellucid.errors",
+    "Sampling": "pellucid.generation.sampling",
+    "Token": "pellucid.generation.decode",
+    "TrainOptions": "pellucid.training.options",
+    "open": "pellucid.model",
+    "plan": "pellucid.verbs",
+    "resume": "pellucid.verbs",
+    "train": "pellucid.verbs",
+}
+__all__ = [
+    "Evaluation",
+    "Model",
+    "PellucidError",
+    "Sampling",
+    "Token",
+    "TrainOptions",
+    "open",
+    "plan",
+    "resume",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pellucid' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

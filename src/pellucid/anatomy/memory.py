@@ -1,0 +1,179 @@
+"""How much memory a training takes: the peak resident size of the process, foretold from shapes alone.
+
+The peak is the largest of a few moments of a training, each the sum of what is alive then. In the formulas N is the
+network's parameters, M those in matrices inside blocks, V the vocabulary, D the width, n the tokens that go through the
+network at once (batch x context), and e the bytes of a number in a matrix product (2 under bf16 autocast, else 4).
+Weights, gradients, optimiser state and the residual stream are fp32 always. Tokens are mapped from a file: their pages
+count for nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pellucid.anatomy import counts, families
+from pellucid.anatomy.tree import Activation, Attention, Dropout, Embedding, Leaf, Linear, Norm, Rotary, Visit, walk
+
+if TYPE_CHECKING:
+    from pellucid.networks.decoder import DecoderConfig
+
+PROCESS = (
+    345_000_000  # Python, torch, its optimisers and kernels, after a step of a network of next to no size: measured
+)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The peak: what is alive then, in bytes by name, adding up to the total."""
+
+    parts: dict[str, int]
+    moment: str  # when it comes: a key of `moments`
+    moments: dict[str, int]  # the total at each moment
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+    def __str__(self) -> str:
+        rows = {name: size for name, size in self.parts.items() if size} | {f"peak, at {self.moment}": self.total}
+        return "\n".join(f"{name:<24}{size / 1e6:>12,.1f} MB" for name, size in rows.items())
+
+
+def forecast(
+    config: DecoderConfig,
+    batch: int,
+    context: int | None = None,
+    precision: str = "bf16",
+    optimiser: str = "muon",
+    accumulation: int = 1,
+    head_chunk: int | None = None,
+    process: int = PROCESS,
+) -> Memory:
+    """Forecast the peak resident size of a training on CPU.
+
+    Always there: the process, 4N of weights, and the optimiser's state, 8N (AdamW: two moments) or 4M + 8(N - M)
+    (Muon: one momentum for the matrices inside blocks). Beside them:
+
+    - loss: when the backward pass begins. What `kept` says of every leaf; 2 bytes for each weight of a matrix under
+      bf16; 12nV, as log-softmax, its gradient and the gradient of the logits are fp32; 4N of gradients if earlier
+      micro-batches left them.
+    - head: when it has passed the head. The same less the logits, with enV of their gradient and (e + 4)DV of the
+      head's own in the product's precision and in fp32.
+    - last block: what the blocks kept, 4DV of the head's gradient, the gradient of the residual stream twice (8nD) and the
+      largest of what `passing` says of a leaf.
+    - embedding: when the backward pass ends. 4N of gradients, and 4DV again where a tied head's gradient waits.
+    - update: 4N of gradients, and what the optimiser needs for a while (see `orthogonalising`).
+    - finish: 4N + 4M for reading the best model from its file.
+
+    Args:
+        config: The network's shape.
+        batch: Sequences that go through the network at once.
+        context: Tokens in a sequence; the config's when left out.
+        precision: "fp32", or "bf16" for autocast.
+        optimiser: "adamw" or "muon".
+        accumulation: Micro-batches in a step.
+        head_chunk: Tokens whose logits exist at once; all n when left out.
+        process: Bytes that the process takes without any network.
+    """
+    length = context or config.context
+    n, e = batch * length, 2 if precision == "bf16" else 4
+    visits = list(walk(families.decoder(config)))
+    linears = [v for v in visits if isinstance(v.leaf, Linear)]
+    total, inside = counts.parameters(families.decoder(config)).total, counts.matrices(families.decoder(config))
+    table = config.vocab_size * config.d_model
+    logits = min(head_chunk or n, n) * config.vocab_size
+
+    always = {
+        "process": process,
+        "weights": 4 * total,
+        "optimiser state": 8 * total if optimiser == "adamw" else 4 * inside + 8 * (total - inside),
+    }
+    activations = {"activations": sum(v.times * kept(v.leaf, n, e, length) for v in visits)}
+    casts = {"bf16 copies of weights": sum(2 * v.times * v.leaf.weights for v in linears) if e == 2 else 0}
+    earlier = 4 * total if accumulation > 1 else 0
+    gradients = {"gradients": 4 * total}
+    moments = {
+        "loss": {**activations, **casts, "gradients": earlier, "logits": 12 * logits},
+        "head": {**activations, **casts, "gradients": earlier + (e % 4 + 4) * table, "logits": e * logits},
+        "last block": {
+            **activations,
+            **casts,
+            "gradients": max(earlier, 4 * table),
+            "passing gradients": max(passing(v.leaf, n, e) for v in visits) + 8 * n * config.d_model,
+        },
+        "embedding": {**gradients, "tied gradient": 4 * table if config.tied else 0},
+        "update": {**gradients, "orthogonalising": orthogonalising(linears) if optimiser == "muon" else 0},
+        "finish": {"best model": 4 * total + 4 * inside},
+    }
+    totals = {name: sum(always.values()) + sum(parts.values()) for name, parts in moments.items()}
+    moment = max(totals, key=totals.__getitem__)
+    return Memory(always | moments[moment], moment, totals)
+
+
+def largest_batch(config: DecoderConfig, budget: int, **how: object) -> int:
+    """The largest batch whose forecast peak is at most `budget` bytes, 0 when not even one sequence fits.
+
+    `how` goes to `forecast`.
+    """
+    if forecast(config, 1, **how).total > budget:
+        return 0
+    fits, fails = 1, 2
+    while forecast(config, fails, **how).total <= budget:
+        fits, fails = fails, 2 * fails
+        if fails > 2**30:
+            break
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        fits, fails = (middle, fails) if forecast(config, middle, **how).total <= budget else (fits, middle)
+    return fits
+
+
+def kept(leaf: Leaf, n: int, e: int, length: int) -> int:
+    """Bytes that autograd keeps of a leaf from its forward to its backward pass, if no other leaf keeps them anyway."""
+    match leaf:
+        case Linear():  # its input, cast to the product's precision
+            return e * n * leaf.inputs
+        case Norm(heads=None):  # its input, fp32; one (RMS) or two numbers a vector
+            return 4 * n * (leaf.width + (2 if leaf.shift else 1))
+        case Norm():  # its input is what attention keeps of the linear layer before it
+            return 4 * n * leaf.heads
+        case Rotary():  # its output, which attention reads; casts of cosines and sines, for queries and for keys
+            return e * n * leaf.heads * leaf.head_dim + (2 * e * length * leaf.head_dim if e == 2 else 0)
+        case Attention():  # queries, keys, values as the linear layer made them; a log-sum a query; a mask of its own
+            masked = leaf.window is not None and leaf.window < length
+            return n * (e * (leaf.heads + 2 * leaf.kv_heads) * leaf.head_dim + 4 * leaf.heads) + masked * e * length**2
+        case Activation(gated=True):  # both halves of its input, and the activated one
+            return 3 * e * n * leaf.width
+        case Activation():  # its input
+            return e * n * leaf.width
+        case Dropout():  # one byte an entry
+            return n * leaf.width if leaf.p else 0
+        case Embedding():
+            return 0
+
+
+def passing(leaf: Leaf, n: int, e: int) -> int:
+    """Bytes of gradients alive while the backward pass is in a leaf, less what it has set free before."""
+    match leaf:
+        case Activation(gated=True):  # of the product and of both factors, less the product
+            return 2 * e * n * leaf.width
+        case Activation():
+            return e * n * leaf.width
+        case Attention():  # of queries, keys and values
+            return e * n * (leaf.heads + 2 * leaf.kv_heads) * leaf.head_dim
+    return 0
+
+
+def orthogonalising(linears: list[Visit]) -> int:
+    """Bytes that Muon needs for a while: matrices of one shape, G parameters in all, are orthogonalised together.
+
+    4G for the looked-ahead gradients, 4G for them in one tensor, 2G + 2G for the iterate and the next one in bf16, and
+    two bf16 products of the iterate with itself, as wide as the matrix's shorter side.
+    """
+    matrices: Counter[tuple[int, int]] = Counter()
+    for visit in linears:
+        if visit.kind != "head":
+            matrices[visit.leaf.inputs, visit.leaf.outputs] += visit.times  # type: ignore[union-attr]
+    return max(n * (12 * i * o + 4 * min(i, o) ** 2) for (i, o), n in matrices.items())

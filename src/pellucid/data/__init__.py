@@ -1,0 +1,1 @@
+"""From whatever the user has to batches: text, tokenizer, tokens."""

@@ -1,0 +1,1 @@
+"""The networks themselves: plain torch modules, each with a config."""

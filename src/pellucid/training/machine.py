@@ -1,0 +1,116 @@
+"""This machine: device, threads, the precision that is fastest here, the memory that is left."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from pellucid.errors import PellucidError
+from pellucid.language import _
+from pellucid.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from pellucid.tasks.task import Task
+    from pellucid.training.plan import Plan
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the plan must know of the machine."""
+
+    device: str
+    threads: int
+    precision: str
+    why: dict[str, str]
+
+
+def machine_of(options: TrainOptions) -> Machine:
+    """Choose device, threads and precision; the precision by timing a matrix product in each."""
+    why: dict[str, str] = {}
+    device = options.device or (
+        "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    )
+    if device not in ("cpu", "cuda", "mps") or not getattr(torch, device).is_available():
+        raise PellucidError(
+            _("There is no device {device!r} here.").format(device=device),
+            "--device",
+            _("Devices: cpu, and cuda or mps where torch finds one."),
+        )
+    why["device"] = _("as given") if options.device else _("the fastest that torch finds")
+    threads = options.threads or torch.get_num_threads()
+    why["threads"] = _("as given") if options.threads else _("all physical cores")
+    if options.threads:
+        torch.set_num_threads(threads)
+    precision: str | None = options.precision
+    if precision:
+        why["precision"] = _("as given")
+    elif device == "mps":
+        precision, why["precision"] = "fp32", _("the surest on this device")
+    else:
+        ratio = _seconds(torch.float32, device) / _seconds(torch.bfloat16, device)
+        precision = "bf16" if ratio > 1.2 else "fp32"
+        why["precision"] = _("a matrix product in bf16 takes 1/{ratio:.1f} of the time in fp32, measured here").format(
+            ratio=ratio
+        )
+    return Machine(device, threads, precision, why)
+
+
+def _seconds(dtype: torch.dtype, device: str) -> float:
+    left, right = (torch.ones(1024, 1024, dtype=dtype, device=device) for _side in range(2))
+    best = math.inf
+    for _repeat in range(5):
+        started = time.perf_counter()
+        (left @ right).sum().item()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that can still be taken, where the system tells; on Linux also the limit of the control group."""
+    try:
+        text = Path("/proc/meminfo").read_text()
+        available = int(text.split("MemAvailable:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (ValueError, OSError, AttributeError):
+            return None
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and limit.read_text().strip().isdigit():
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        available = min(available, int(limit.read_text()) - used)
+    return available
+
+
+def fit_memory(task: Task, plan: Plan) -> None:
+    """Forecast the peak memory, and halve the micro-batch (doubling their number) until it fits into what is available.
+
+    Raises:
+        PellucidError: when not even one sequence at a time fits.
+    """
+    available = available_memory() if plan.device == "cpu" else None
+    while True:
+        need = task.memory(plan)
+        if available is None or need <= 0.9 * available:
+            break
+        if plan.batch == 1:
+            raise PellucidError(
+                _("This training needs about {need:,.0f} MB of memory; {have:,.0f} MB are available.").format(
+                    need=need / 1e6, have=available / 1e6
+                ),
+                _("width {width}, {depth} layers, context {context}").format(
+                    width=plan.network["d_model"], depth=plan.network["n_layers"], context=plan.network["context"]
+                ),
+                _("Choose a smaller --width, --depth, --context or --vocab, or close other programs."),
+            )
+        sequences = plan.batch * plan.accumulation
+        plan.batch //= 2
+        plan.accumulation = math.ceil(sequences / plan.batch)
+        plan.reasons["batch"] = _("as many sequences at once as fit into {have:,.0f} MB").format(have=available / 1e6)
+    plan.forecast["memory_bytes"] = need

@@ -1,0 +1,153 @@
+"""What a user may say about a training. The docstrings of the fields are the command line's help."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from pellucid.errors import PellucidError
+from pellucid.language import _
+
+Family = Literal["qwen3", "qwen2", "llama", "mistral", "gpt2", "gpt1", "sinusoidal"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Options of `pellucid train` and `pl.train`. What is left out (None) the plan derives, and says why."""
+
+    minutes: float | None = None
+    """How long to train, in minutes of training steps: the one dial. 5 when neither --steps nor --size is given."""
+    steps: int | None = None
+    """How many training steps to make, instead of --minutes."""
+    size: str | None = None
+    """How many parameters the network should have, such as 3M or 124M; alone: trained on 20 tokens a parameter."""
+    text: str | None = None
+    """The column that holds the text, for .jsonl, .parquet and data sets on disk."""
+    validation: str | None = None
+    """A text (or folder, or table) to validate on, instead of a part held out of SOURCE."""
+    tokenizer: str | None = None
+    """A tokenizer.json (or a folder with one) to use, or `bytes` for one token a byte, instead of training one."""
+    vocab: int | None = None
+    """Size of the vocabulary, end token included."""
+    family: Family | None = None
+    """The kind of network: qwen3 (the default), qwen2, llama, mistral, gpt2, gpt1 or sinusoidal."""
+    width: int | None = None
+    """Width of the vectors that flow between the layers (d_model)."""
+    depth: int | None = None
+    """Number of layers."""
+    heads: int | None = None
+    """Number of attention heads in a layer."""
+    kv_heads: int | None = None
+    """Number of key and value heads, fewer than --heads for grouped-query attention."""
+    feed_forward: int | None = None
+    """Width of the feed-forward layer (d_ff)."""
+    context: int | None = None
+    """How many tokens the network sees at once."""
+    batch: int | None = None
+    """Sequences that go through the network at once (the micro-batch)."""
+    accumulation: int | None = None
+    """Micro-batches whose gradients are added up before one update."""
+    optimiser: Literal["muon", "adamw"] | None = None
+    """muon (for the matrices of the blocks, AdamW for the rest) or adamw for everything."""
+    learning_rate: float | None = None
+    """Peak learning rate of the matrices in the blocks (with adamw: of every parameter)."""
+    embedding_rate: float | None = None
+    """Peak learning rate of embedding, head, norms and biases, with muon."""
+    schedule: Literal["stable", "cosine"] | None = None
+    """stable: warm-up, level, linear decay to 0; cosine: warm-up, then a half cosine to a tenth."""
+    warmup: float | None = None
+    """Share of the steps in which the learning rate rises from 0."""
+    decay: float | None = None
+    """Share of the steps, at the end, in which the stable schedule falls to 0."""
+    weight_decay: float | None = None
+    """Decay of the matrices' weights (decoupled, times the learning rate)."""
+    dropout: float | None = None
+    """Share of numbers dropped, on the embedding and on both additions of each block (never inside attention)."""
+    clip: float = 1.0
+    """Gradients longer than this (norm over all parameters) are shortened to it."""
+    patience: int | None = None
+    """Stop early after this many evaluations without a better one; 0 never stops early."""
+    evaluations: int = 20
+    """How many times to evaluate on held-out text, evenly spread."""
+    save_seconds: float = 60.0
+    """Save a checkpoint at least this often, in seconds."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """Number format of the matrix products; weights are always kept in fp32."""
+    device: str | None = None
+    """cpu, cuda or mps. The fastest there is, when left out."""
+    threads: int | None = None
+    """CPU threads. All physical cores, when left out."""
+    compile: bool = False
+    """Compile the network with torch.compile first (pays on a GPU)."""
+    deterministic: bool = False
+    """On a GPU, choose the slower operations that give the same bytes each time (on a CPU it is always so)."""
+    seed: int = 0
+    """One seed gives one result: same machine, versions and thread count, same bytes."""
+    start_from: Annotated[str | None, Parameter(name="--from")] = None
+    """Go on from a model: a run, or any folder that `pellucid generate` reads. Its tokenizer and shape are kept."""
+    plan: str | None = None
+    """A plan.json of an earlier run, to be followed to the letter."""
+
+    def __post_init__(self) -> None:
+        positive: tuple[str, ...] = ("minutes", "steps", "vocab", "width", "depth", "heads", "kv_heads", "feed_forward", "context")
+        positive += ("batch", "accumulation", "learning_rate", "embedding_rate", "clip", "evaluations", "threads")
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise _refuse(name, value, _("It must be more than 0."))
+        for name in ("weight_decay", "patience", "save_seconds", "seed"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise _refuse(name, value, _("It must not be negative."))
+        for name in ("warmup", "decay", "dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise _refuse(name, value, _("It must be at least 0 and less than 1."))
+        if (self.warmup or 0) + (self.decay or 0) > 1:
+            raise _refuse("decay", self.decay, _("Warm-up and decay together must not be more than 1."))
+        if self.minutes is not None and self.steps is not None:
+            raise PellucidError(
+                _("Both --minutes and --steps were given."),
+                "--minutes, --steps",
+                _("Give one: each decides how long to train."),
+            )
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> TrainOptions:
+        """The options named in ``options``, or a PellucidError that names the unknown one."""
+        known = [f.name for f in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise PellucidError(
+                    _("There is no option {name!r}.").format(name=name),
+                    "pl.train",
+                    _("Options: {names}").format(names=", ".join(known)),
+                )
+        return cls(**options)
+
+    def given(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def parameters(size: str) -> int:
+    """The number in a size such as "3M", "1.5B", "400k" or "124000000"."""
+    units = {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+    text = size.strip().lower()
+    try:
+        number = float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number < float("inf"):
+        raise _refuse("size", size, _("Give a number of parameters, such as 3M or 124M."))
+    return int(number)
+
+
+def _refuse(name: str, value: Any, fix: str) -> PellucidError:
+    option = "--" + name.replace("_", "-")
+    return PellucidError(_("{option} {value} makes no sense.").format(option=option, value=value), option, fix)

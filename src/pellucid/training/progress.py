@@ -1,0 +1,217 @@
+"""What a training shows while it runs. The loop knows nothing of it; `Silent` shows nothing, `Terminal` a few lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from pellucid.language import _
+from pellucid.training.loop import Step
+from pellucid.training.plan import Plan
+from pellucid.training.verdict import Verdict
+
+
+class Progress(Protocol):
+    """Listens to a run."""
+
+    def recognised(self, what: str, facts: dict[str, Any]) -> None: ...
+    def planned(self, plan: Plan) -> None: ...
+    def started(self, plan: Plan, step: int) -> None: ...
+    def step(self, step: Step, plan: Plan, seconds: float) -> None: ...
+    def evaluated(self, step: int, metrics: dict[str, float], verdict: Verdict) -> None: ...
+    def finished(
+        self, folder: Path, plan: Plan, seconds: float, best_step: int, metrics: dict[str, float], verdict: Verdict
+    ) -> None: ...
+    def say(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class Silent:
+    """Shows nothing: everything is in the journal."""
+
+    def recognised(self, what: str, facts: dict[str, Any]) -> None: ...
+    def planned(self, plan: Plan) -> None: ...
+    def started(self, plan: Plan, step: int) -> None: ...
+    def step(self, step: Step, plan: Plan, seconds: float) -> None: ...
+    def evaluated(self, step: int, metrics: dict[str, float], verdict: Verdict) -> None: ...
+    def finished(
+        self, folder: Path, plan: Plan, seconds: float, best_step: int, metrics: dict[str, float], verdict: Verdict
+    ) -> None: ...
+    def say(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class Terminal:
+    """The plan as a table, a bar while training, a line for each evaluation, the verdict at the end."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self._bar: Bar | None = None
+
+    def recognised(self, what: str, facts: dict[str, Any]) -> None:
+        self.console.print(f"[bold]{what}[/]")
+        self.console.print(
+            _("{train:,} bytes to train on, {held:,} held out: {how}").format(
+                train=facts["train_bytes"], held=facts["held_out_bytes"], how=facts["held_out"]
+            ),
+            markup=False,
+        )
+        self.console.print(
+            _("{share:.1%} of the held-out lines also stand in the training part").format(share=facts["repeated"])
+        )
+        for note in facts["notes"]:
+            self.console.print(f"• {note}", markup=False, style="yellow")
+
+    def planned(self, plan: Plan) -> None:
+        table = Table(title=_("Plan"), title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(style="dim")
+        for name, value, reason in rows(plan):
+            table.add_row(name, value, reason)
+        self.console.print(table)
+
+    def started(self, plan: Plan, step: int) -> None:
+        if self.console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+                TextColumn("{task.fields[what]}"),
+            )
+            self._bar = Bar(*columns, console=self.console, transient=True)
+            self._task = self._bar.add_task(_("training"), total=plan.steps, completed=step, what="")
+            self._bar.start()
+        self._session: list[float] = []
+
+    def step(self, step: Step, plan: Plan, seconds: float) -> None:
+        self._session = [*self._session[-50:], seconds]
+        made = len(self._session) - 1
+        a_step = (self._session[-1] - self._session[0]) / made if made else plan.forecast.get("seconds_per_step", 0.0)
+        self._rate = plan.items_per_step / a_step if a_step else 0.0
+        self._left = (plan.steps - step.number - 1) * a_step
+        self._loss = step.loss
+        if self._bar:
+            what = _("loss {loss:.3f} · {rate:,.0f} tokens/s · {left} left").format(
+                loss=step.loss, rate=self._rate, left=clock(self._left)
+            )
+            self._bar.update(self._task, completed=step.number + 1, total=plan.steps, what=what)
+
+    def evaluated(self, step: int, metrics: dict[str, float], verdict: Verdict) -> None:
+        self.console.print(
+            _(
+                "step {step:>5}  loss {loss:.3f}  held out {held:.3f}  {bits:.3f} bits per byte  {rate:,.0f} tokens/s  {left} left  {verdict}"
+            ).format(
+                step=step,
+                loss=self._loss,
+                held=metrics["loss"],
+                bits=metrics["bits_per_byte"],
+                rate=self._rate,
+                left=clock(self._left),
+                verdict=verdict.sentences[0] if verdict.sentences else "",
+            ),
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def finished(
+        self, folder: Path, plan: Plan, seconds: float, best_step: int, metrics: dict[str, float], verdict: Verdict
+    ) -> None:
+        self.close()
+        self.console.print(
+            _(
+                "[bold]Trained in {time}.[/] Best model: step {step}, {bits:.3f} bits per byte on all held-out text."
+            ).format(time=clock(seconds), step=best_step, bits=metrics["bits_per_byte"])
+        )
+        for sentence in verdict.sentences:
+            self.console.print(f"  {sentence}", markup=False)
+        self.console.print(
+            _('The model is in {folder}. Try: [bold]pellucid generate {folder} "..."[/]').format(folder=folder)
+        )
+
+    def say(self, text: str) -> None:
+        self.console.print(f"• {text}", markup=False, style="yellow")
+
+    def close(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+
+def rows(plan: Plan) -> list[tuple[str, str, str]]:
+    """The plan, a line a decision: name, value, reason."""
+    network, why, forecast = plan.network, plan.reasons, plan.forecast
+    lines = [
+        (
+            _("network"),
+            _("{family}, {depth} layers, {width} wide").format(
+                family=network["family"], depth=network["n_layers"], width=network["d_model"]
+            ),
+            why.get("network", ""),
+        ),
+        (_("parameters"), f"{plan.parameters:,}", _("all of them, embedding included (docs/figures.md)")),
+        (_("family"), network["family"], why.get("family", "")),
+        (_("vocabulary"), f"{network['vocab_size']:,}", why.get("vocabulary", "")),
+        (_("heads"), str(network["n_heads"]), why.get("heads", "")),
+        (_("context"), _("{n} tokens").format(n=network["context"]), why.get("context", "")),
+        (
+            _("batch"),
+            _("{batch} × {accumulation} sequences").format(batch=plan.batch, accumulation=plan.accumulation),
+            why.get("batch", ""),
+        ),
+        (_("steps"), f"{plan.steps:,}", why.get("steps", "")),
+        (_("optimiser"), plan.optimiser, why.get("optimiser", "")),
+        (_("learning rate"), f"{plan.learning_rate:g}", why.get("learning_rate", "")),
+        (_("schedule"), plan.schedule, schedule_in_words(plan)),
+        (
+            _("dropout"),
+            f"{network['dropout']:g}",
+            why.get("dropout", "")
+            + (_("; on the embedding and both additions of each block") if network["dropout"] else ""),
+        ),
+        (_("weight decay"), f"{plan.weight_decay:g}", why.get("weight_decay", "")),
+        (_("precision"), plan.precision, why.get("precision", "")),
+        (
+            _("device"),
+            _("{device}, {threads} threads").format(device=plan.device, threads=plan.threads),
+            why.get("device", ""),
+        ),
+        (
+            _("evaluation"),
+            _("every {n} steps").format(n=plan.evaluate_every),
+            _("{n:,} held-out tokens each time, all of them at the end").format(n=plan.evaluate_items),
+        ),
+    ]
+    if forecast:
+        lines.append(
+            (
+                _("time"),
+                clock(forecast["training_seconds"]),
+                _("and {seconds} for evaluations").format(seconds=clock(forecast["evaluation_seconds"])),
+            )
+        )
+    if "memory_bytes" in forecast:
+        lines.append(
+            (_("memory"), f"{forecast['memory_bytes'] / 1e6:,.0f} MB", _("peak of the process, activations included"))
+        )
+    return lines
+
+
+def schedule_in_words(plan: Plan) -> str:
+    if plan.schedule == "cosine":
+        return _("rises for {warmup:.0%} of the steps, then half a cosine down to a tenth").format(warmup=plan.warmup)
+    return _("rises for {warmup:.0%} of the steps, falls to 0 over the last {decay:.0%}").format(
+        warmup=plan.warmup, decay=plan.decay
+    )
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:07, 3:00 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

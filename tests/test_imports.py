@@ -1,0 +1,40 @@
+"""What must be quick is quick because it loads nothing heavy."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "numpy", "transformers", "tokenizers", "tiktoken", "pyarrow", "safetensors"}
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import pellucid",
+        "import pellucid.cli",
+        "import pellucid.cli; sys.argv = ['pellucid', '--help']; pellucid.cli.main()",
+        "import pellucid.cli; sys.argv = ['pellucid', 'train', '--help']; pellucid.cli.main()",
+    ],
+    ids=["import pellucid", "import pellucid.cli", "pellucid --help", "pellucid train --help"],
+)
+def test_nothing_heavy_is_loaded(program):
+    watched = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print('LOADED', *sorted({HEAVY!r} & sys.modules.keys()), file=sys.stderr))\n"
+        f"{program}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", watched], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1].split() == ["LOADED"]
+    if "--help" in program:
+        assert "train" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "module", ["pellucid.data.text", "pellucid.data.tokenizer", "pellucid.data.compress", "pellucid.training.verdict"]
+)
+def test_what_needs_no_torch_loads_none(module):
+    program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
