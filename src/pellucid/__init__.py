@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pellucid.errors import PellucidError
     from pellucid.generation.decode import Token
-    from pellucid.generation.sampling import Sampling
-    from pellucid.model import Evaluation, Model, open
+    from pellucid.generation.options import Sampling
+    from pellucid.model import Evaluation, Model
     from pellucid.training.options import TrainOptions
-    from pellucid.verbs import plan, resume, train
+    from pellucid.verbs import open, plan, resume, train
 
 __version__ = "0.1.0"
 _HOMES = {
     "Evaluation": "pellucid.model",
     "Model": "pellucid.model",
     "PellucidError": "pellucid.errors",
-    "Sampling": "pellucid.generation.sampling",
+    "Sampling": "pellucid.generation.options",
     "Token": "pellucid.generation.decode",
     "TrainOptions": "pellucid.training.options",
-    "open": "pellucid.model",
+    "open": "pellucid.verbs",
     "plan": "pellucid.verbs",
     "resume": "pellucid.verbs",
     "train": "pellucid.verbs",

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+if TYPE_CHECKING:
+    from pellucid.generation.decode import Token
+    from pellucid.model import Model
 
 # glibc keeps freed memory instead of handing it back to the system: see docs/performance.md for what it gains
 ALLOCATOR = {
@@ -39,6 +45,7 @@ from cyclopts import App, CycloptsError, Parameter  # noqa: E402  (after the re-
 
 from pellucid import __version__, language  # noqa: E402
 from pellucid.errors import PellucidError  # noqa: E402
+from pellucid.generation.options import Sampling  # noqa: E402
 from pellucid.language import _  # noqa: E402
 from pellucid.training.options import TrainOptions  # noqa: E402
 
@@ -47,6 +54,7 @@ app = App(
     help="Train neural networks you can see through, run them, and ask them why.",
     version=__version__,
     help_format="markdown",
+    default_parameter=Parameter(negative=()),
 )
 
 
@@ -59,7 +67,7 @@ def run(arguments: list[str]) -> int:
         for part in (error.what, error.where, error.fix):
             if part:
                 print(" ".join(part.split()), file=sys.stderr)
-        return 130 if type(error).__name__ == "Interrupted" else 2
+        return error.exit_code
     except CycloptsError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         print(_("Options: pellucid {command} --help").format(command=" ".join(arguments[:1])), file=sys.stderr)
@@ -127,6 +135,261 @@ def train(
         running.resume(resume, Terminal())
         return
     running.start(source, out or "plan", options, Terminal(), dry_run)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """How to open a model."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format of weights and arithmetic."""
+    int8: bool = False
+    """Write with 8-bit weights: about twice as fast on a CPU; what it costs in accuracy is measured and said."""
+    device: str = "cpu"
+    """cpu, cuda or mps."""
+    threads: int | None = None
+    """CPU threads. All physical cores, when left out."""
+
+    def open(self, folder: str) -> Model:
+        from pellucid.model import Model
+
+        if self.threads:
+            import torch
+
+            torch.set_num_threads(self.threads)
+        return Model.open(folder, self.device, self.precision, self.int8)
+
+
+@app.command
+def generate(
+    run: str,
+    prompt: str | None = None,
+    /,
+    *,
+    max_tokens: int = 256,
+    stop: list[str] | None = None,
+    samples: int = 1,
+    heal: Annotated[bool, Parameter(negative="--no-heal")] = True,
+    from_nothing: bool = False,
+    show: Literal["text", "probabilities"] = "text",
+    json: bool = False,
+    sampling: Annotated[Sampling, Parameter(name="*")] = Sampling(),  # noqa: B008
+    opening: Opening = Opening(),
+) -> None:
+    """Continue a text, token by token.
+
+    Parameters
+    ----------
+    run
+        A run, or any folder of a GPT-1, GPT-2, Llama, Mistral, Qwen2 or Qwen3 that transformers wrote.
+    prompt
+        The text to continue; `-` reads it from standard input.
+    max_tokens
+        Most tokens to write.
+    stop
+        A string at which to stop; may be given several times.
+    samples
+        How many texts to write.
+    heal
+        Take back the prompt's last token where training would have seen it as part of a longer one.
+    from_nothing
+        Write a document from its start, without a prompt.
+    show
+        `probabilities` colours the text by the probability of each token, and lists what else could have stood there.
+    json
+        Print one JSON object a token.
+    """
+    if prompt == "-":
+        prompt = sys.stdin.read()
+    if not prompt and not from_nothing:
+        raise PellucidError(
+            _("There is no prompt to continue."), "PROMPT", _("Give a text, `-` for standard input, or --from-nothing.")
+        )
+    model = opening.open(run)
+    tokens = model.generate(
+        prompt or "",
+        sampling=sampling,
+        max_tokens=max_tokens,
+        stop=stop or (),
+        samples=samples,
+        heal=heal,
+        unprompted=from_nothing,
+    )
+    if opening.int8:
+        _say_int8_cost(model, prompt or "")
+    _write(tokens, "json" if json else show, prompt or "", samples)
+
+
+@app.command
+def chat(
+    run: str,
+    /,
+    *,
+    max_tokens: int = 1024,
+    sampling: Annotated[Sampling, Parameter(name="*")] = Sampling(),  # noqa: B008
+    opening: Opening = Opening(),
+) -> None:
+    """Talk with a model. One that has no chat template continues your text instead.
+
+    Parameters
+    ----------
+    run
+        A run, or any folder of a supported family that transformers wrote.
+    max_tokens
+        Most tokens in an answer.
+    """
+    model = opening.open(run)
+    if not model.chats:
+        print(_("base model: continuing your text"), file=sys.stderr)
+    print(_("End with an empty line or Ctrl-D."), file=sys.stderr)
+    messages: list[dict[str, str]] = []
+    while text := _ask():
+        messages.append({"role": "user", "content": text})
+        answer = _write(model.chat(messages, sampling=sampling, max_tokens=max_tokens), "text", "", 1)
+        messages.append({"role": "assistant", "content": answer})
+
+
+@app.command
+def evaluate(
+    run: str,
+    text: str,
+    /,
+    *,
+    column: Annotated[str | None, Parameter(name="--text")] = None,
+    show: Literal["summary", "probabilities"] = "summary",
+    json: bool = False,
+    opening: Opening = Opening(),
+) -> None:
+    """Measure how well a model predicts a text: loss, bits per byte, each token's probability.
+
+    Parameters
+    ----------
+    run
+        A run, or any folder of a supported family that transformers wrote.
+    text
+        A text file, a folder of them, .jsonl, .parquet or a data set on disk.
+    column
+        The column that holds the text, for tables.
+    show
+        `probabilities` prints the text coloured by the probability of each token.
+    json
+        Print one JSON object; with `--show probabilities` it holds every token.
+    """
+    from pellucid.data.text import read
+
+    corpus = read(text, column)
+    documents = [document.text for document in corpus.documents]
+    detailed = show == "probabilities"
+    found = opening.open(run).evaluate(documents[0] if len(documents) == 1 else documents, tokens=detailed)
+    figures = {
+        "loss": found.loss,
+        "bits_per_byte": found.bits_per_byte,
+        "perplexity": found.perplexity,
+        "tokens": found.tokens,
+        "bytes": found.bytes,
+    }
+    if json:
+        import json as json_
+
+        scored = [{"id": t.id, "shown": t.shown, "probability": t.probability} for t in found.scored]
+        print(json_.dumps(figures | ({"scored": scored} if detailed else {}), ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    from pellucid.generation.display import coloured, legend
+
+    console = Console(highlight=False)
+    for note in corpus.notes:
+        console.print(f"• {note}", markup=False, style="yellow")
+    if detailed:
+        console.print(legend())
+        for token in found.scored:
+            console.print(coloured(token.shown, token.probability), end="")
+        console.print()
+    console.print(
+        _(
+            "{bits:.3f} bits per byte, loss {loss:.3f} nats a token (perplexity {perplexity:.1f}), "
+            "{tokens:,} tokens, {bytes:,} bytes"
+        ).format(
+            bits=found.bits_per_byte,
+            loss=found.loss,
+            perplexity=found.perplexity,
+            tokens=found.tokens,
+            bytes=found.bytes,
+        )
+    )
+
+
+def _write(tokens: Iterator[Token], show: str, prompt: str, samples: int) -> str:
+    """Print tokens as they come; return their text."""
+    if show == "json":
+        from pellucid.generation.display import to_json
+
+        for token in tokens:
+            print(to_json(token), flush=True)
+        return ""
+    if show == "probabilities":
+        return _write_coloured(tokens, prompt)
+    written, sample = [], -1
+    for token in tokens:
+        if token.sample != sample:
+            sample = token.sample
+            print(("" if sample == 0 else "\n") + (f"--- {sample + 1} ---\n" if samples > 1 else "") + prompt, end="")
+        _say_forgotten(token)
+        print(token.text, end="", flush=True)
+        written.append(token.text)
+    print()
+    return "".join(written)
+
+
+def _write_coloured(tokens: Iterator[Token], prompt: str) -> str:
+    from rich.console import Console
+
+    from pellucid.generation.display import coloured, legend, table
+
+    console, written = Console(highlight=False), []
+    console.print(legend())
+    console.print(prompt, end="", markup=False, style="dim")
+    for token in tokens:
+        _say_forgotten(token)
+        console.print(coloured(token.text, token.probability), end="", soft_wrap=True)
+        written.append(token)
+    console.print("\n")
+    console.print(table(written))
+    return "".join(token.text for token in written)
+
+
+def _say_forgotten(token: Token) -> None:
+    if token.forgotten:
+        seen = token.forgotten
+        text = seen.text if len(seen.text) <= 60 else f"{seen.text[:30]} … {seen.text[-30:]}"
+        print(
+            _("[the model no longer sees {n} tokens: {text!r}; it still sees {kept}]").format(
+                n=seen.tokens, text=text, kept=seen.kept
+            ),
+            file=sys.stderr,
+        )
+
+
+def _say_int8_cost(model: Model, text: str) -> None:
+    cost = model.int8_cost(text)
+    print(
+        _(
+            "[int8 weights: on the {n} tokens of the prompt log-probabilities change by {change:.4f} on average, "
+            "bits per byte from {exact:.4f} to {int8:.4f}]"
+        ).format(
+            n=cost.tokens, change=cost.log_probability_change, exact=cost.bits_per_byte, int8=cost.int8_bits_per_byte
+        ),
+        file=sys.stderr,
+    )
+
+
+def _ask() -> str:
+    try:
+        return input("> ").strip()
+    except EOFError:
+        return ""
 
 
 if __name__ == "__main__":

@@ -13,6 +13,14 @@ class PellucidError(Exception):
         fix: What the user can do about it; may be empty.
     """
 
+    exit_code = 2
+
     def __init__(self, what: str, where: str = "", fix: str = "") -> None:
         self.what, self.where, self.fix = what, where, fix
         super().__init__("\n".join(part for part in (what, where, fix) if part))
+
+
+class StoppedError(PellucidError):
+    """Ctrl-C, after everything was saved."""
+
+    exit_code = 130

@@ -37,6 +37,11 @@ def plan(source: str | Path | None = None, *, progress: Progress | None = None, 
     return run.start(None if source is None else str(source), "plan", TrainOptions.of(options), progress, dry_run=True)
 
 
+def open(folder: str | Path, device: str = "cpu", precision: str = "fp32", quantise: bool = False) -> Model:
+    """Open a run, or any folder of a decoder that `transformers` wrote: see `Model.open`."""
+    return Model.open(folder, device, precision, quantise)
+
+
 def resume(out: str | Path, *, progress: Progress | None = None) -> Model:
     """Go on with the run in ``out``, bit for bit as if it had never stopped, and return the trained model."""
     run.resume(str(out), progress)

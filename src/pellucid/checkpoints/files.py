@@ -49,6 +49,25 @@ def read_tensors(folder: str | Path, dtype: torch.dtype | None = torch.float32) 
     )
 
 
+def read_file(path: str | Path, dtype: torch.dtype | None = torch.float32) -> dict[str, Tensor]:
+    """Every tensor of one safetensors file, as `read_tensors` gives them.
+
+    Raises:
+        PellucidError: when the file is missing, cut short or damaged.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise PellucidError(
+            _("{name} is damaged: {why}.").format(name=path.name, why=error), str(path), _("Copy or download it again.")
+        ) from error
+    if dtype is None:
+        return tensors
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file whole or not at all; the same tensors give the same bytes.
 
@@ -158,19 +177,6 @@ def _read_shards(folder: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
                 _("Copy or download it again."),
             )
     return tensors
-
-
-def read_file(path: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise PellucidError(
-            _("{name} is damaged: {why}.").format(name=path.name, why=error), str(path), _("Copy or download it again.")
-        ) from error
-    if dtype is None:
-        return tensors
-    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> None:

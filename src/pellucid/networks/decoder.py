@@ -194,10 +194,11 @@ class Decoder(nn.Module):
                 parameter.normal_(0.0, 0.7 / math.sqrt(parameter.shape[1]), generator=generator)
 
     def _rotation(self, start: int, end: int, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (T, 1, head_dim / 2) of the angles of positions start..end."""
+        """Cosines and sines (T, 1, head_dim) of the angles of positions start..end, as `rotate` wants them."""
         positions_T = torch.arange(start, end, device=x_BTD.device, dtype=torch.float32)
-        angles_T1K = (positions_T[:, None] * self.rotary_frequencies)[:, None]
-        return angles_T1K.cos() * self.rotary_scale, angles_T1K.sin() * self.rotary_scale
+        angles_T1K = (positions_T[:, None] * self.rotary_frequencies)[:, None]  # K here: one a pair
+        cos_T1K, sin_T1K = angles_T1K.cos() * self.rotary_scale, angles_T1K.sin() * self.rotary_scale
+        return torch.cat((cos_T1K, cos_T1K), dim=-1), torch.cat((-sin_T1K, sin_T1K), dim=-1)
 
 
 class Block(nn.Module):
@@ -308,13 +309,13 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and torch.is_grad_enabled():
             return _RMSNormCPU.apply(x, self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
 class _RMSNormCPU(torch.autograd.Function):
-    """RMS norm in few passes: PyTorch has a kernel for it on GPUs only, and on a CPU takes 2 to 5 times as long."""
+    """RMS norm in few passes: PyTorch's backward on a CPU, which has no kernel for it, takes 2 to 5 times as long."""
 
     @staticmethod
     def forward(ctx, x, weight, eps):
@@ -341,10 +342,12 @@ class _RMSNormCPU(torch.autograd.Function):
 
 
 def rotate(x_BTHK: Tensor, cos_T1K: Tensor, sin_T1K: Tensor) -> Tensor:
-    """Turn each pair (x[i], x[i + head_dim / 2]) by its position's angle (Su et al. 2021, in Llama's layout)."""
+    """Turn each pair (x[i], x[i + head_dim / 2]) by its position's angle (Su et al. 2021, in Llama's layout).
+
+    `sin_T1K` is negative in its first half. Three operations: many small ones would dominate the reading of one token.
+    """
     cos_T1K, sin_T1K = cos_T1K.to(x_BTHK.dtype), sin_T1K.to(x_BTHK.dtype)
-    left, right = x_BTHK.chunk(2, dim=-1)
-    return torch.cat((left * cos_T1K - right * sin_T1K, right * cos_T1K + left * sin_T1K), dim=-1)
+    return torch.addcmul(x_BTHK * cos_T1K, x_BTHK.roll(x_BTHK.shape[-1] // 2, dims=-1), sin_T1K)
 
 
 def rotary_frequencies(config: DecoderConfig) -> tuple[Tensor, float]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pellucid.anatomy import compute, counts, families, memory
 from pellucid.checkpoints.decoder import open_decoder, save_decoder
 from pellucid.data import text as texts
-from pellucid.data.compress import MOST_TRAINING, compression, unigram_nats
+from pellucid.data.compress import MOST_TRAINING, bits_per_byte, compression, unigram_nats
 from pellucid.data.tokenizer import Tokenizer
 from pellucid.data.tokens import Batches, TokenFile, evaluation_blocks
 from pellucid.errors import PellucidError
@@ -64,7 +64,7 @@ class TextTask:
 
     @staticmethod
     def prepare(source: str | None, options: TrainOptions, folder: Path) -> TextTask:
-        """Read ``source``, hold a part out, fit the tokenizer on the rest, and write tokens and tokenizer into ``folder``.
+        """Read ``source``, hold a part out, fit the tokenizer on the rest, write tokens and tokenizer into ``folder``.
 
         Raises:
             PellucidError: when the source cannot be read or holds too little text.
@@ -79,7 +79,8 @@ class TextTask:
         if missing:
             notes.append(
                 _(
-                    "The tokenizer cannot spell {n} of the text's characters, such as {some}; train one instead of --tokenizer."
+                    "The tokenizer cannot spell {n} of the text's characters, such as {some}; "
+                    "leave --tokenizer out, and one is trained that can."
                 ).format(n=len(missing), some=" ".join(sorted(missing)[:5]))
             )
         parts = {"train": split.train, "validation": split.validation}
@@ -240,7 +241,7 @@ class TextTask:
             loss, count = self.loss(network, (ids, targets))
             nats, tokens = nats + loss.item(), tokens + count
             size += int(self._bytes[targets[targets >= 0].numpy()].sum())
-        return {"bits_per_byte": nats / math.log(2) / max(1, size), "loss": nats / max(1, tokens)}
+        return {"bits_per_byte": bits_per_byte(nats, max(1, size)), "loss": nats / max(1, tokens)}
 
     # what the verdict asks
 
@@ -250,8 +251,8 @@ class TextTask:
         ``thorough``: xz is given the training part as well, which takes seconds.
         """
         held_out = np.asarray(self.validation.ids)
-        training = self._text(self.train.ids[-MOST_TRAINING:]) if thorough else b""
-        sizes = compression(training[-MOST_TRAINING:], self._text(held_out))
+        training = self._text(self.train.ids[-MOST_TRAINING - 1 :]) if thorough else b""
+        sizes = compression(training, self._text(held_out))
         return {
             "vocab_size": self.tokenizer.vocab_size,
             "unigram_nats": unigram_nats(self.train.ids, held_out, self.tokenizer.vocab_size),
@@ -259,6 +260,7 @@ class TextTask:
             "gzip_bpb": sizes.gzip,
             "xz_bpb": sizes.xz,
             "xz_given_training_bpb": sizes.xz_given_training,
+            "partial": sizes.partial,
         }
 
     def _text(self, ids: np.ndarray) -> bytes:

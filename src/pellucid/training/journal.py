@@ -13,7 +13,7 @@ from pellucid.language import _
 
 
 class Journal:
-    """Appends events to ``path``, each a line ``{"event": ..., ...}``: a step is ``{"event": "step", "step": n, ...}``."""
+    """Appends events to ``path``, one a line: a step is ``{"event": "step", "step": n, ...}``."""
 
     def __init__(self, path: Path, offset: int | None = None) -> None:
         """Open for appending; with ``offset`` (bytes), what stands after it is cut off first (a resume does this)."""

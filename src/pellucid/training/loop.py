@@ -91,7 +91,8 @@ def not_finite(
 ) -> PellucidError:
     """Run the bad step again, watched, and say where the first number that is not finite came up."""
     network.zero_grad(set_to_none=True)
-    for index, batch in enumerate(micro_batches):
+    index, found = 0, None
+    for index, batch in enumerate(micro_batches):  # noqa: B007  (which one it was is told below)
 
         def run(batch: Any = batch) -> None:
             with autocast(plan):

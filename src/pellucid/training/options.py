@@ -91,8 +91,9 @@ class TrainOptions:
     """A plan.json of an earlier run, to be followed to the letter."""
 
     def __post_init__(self) -> None:
-        positive: tuple[str, ...] = ("minutes", "steps", "vocab", "width", "depth", "heads", "kv_heads", "feed_forward", "context")
-        positive += ("batch", "accumulation", "learning_rate", "embedding_rate", "clip", "evaluations", "threads")
+        positive: tuple[str, ...] = ("minutes", "steps", "vocab", "width", "depth", "heads", "kv_heads", "feed_forward")
+        positive += ("context", "batch", "accumulation", "learning_rate", "embedding_rate", "clip", "evaluations")
+        positive += ("threads",)
         for name in positive:
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -1,7 +1,7 @@
 """The plan: everything that decides a training, derived from the data and this machine's measured speed.
 
-What the user said stands; what they left out is derived, each with its reason. The plan fixes the number of steps. It is
-saved as plan.json, and training by that file gives the same bytes again.
+What the user said stands; what they left out is derived, each with its reason. The plan fixes the number of steps.
+It is saved as plan.json, and training by that file gives the same bytes again.
 """
 
 from __future__ import annotations

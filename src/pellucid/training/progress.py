@@ -105,7 +105,8 @@ class Terminal:
     def evaluated(self, step: int, metrics: dict[str, float], verdict: Verdict) -> None:
         self.console.print(
             _(
-                "step {step:>5}  loss {loss:.3f}  held out {held:.3f}  {bits:.3f} bits per byte  {rate:,.0f} tokens/s  {left} left  {verdict}"
+                "step {step:>5}  loss {loss:.3f}  held out {held:.3f}  {bits:.3f} bits per byte  "
+                "{rate:,.0f} tokens/s  {left} left  {verdict}"
             ).format(
                 step=step,
                 loss=self._loss,

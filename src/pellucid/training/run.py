@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from pellucid.checkpoints.files import replace_folder
-from pellucid.errors import PellucidError
+from pellucid.errors import PellucidError, StoppedError
 from pellucid.language import _
 from pellucid.tasks.task import Batches, Task
 from pellucid.tasks.text import TextTask
@@ -41,7 +41,7 @@ def start(
     """Train a new network on ``source`` into the new folder ``out``; with ``dry_run`` only plan.
 
     Raises:
-        PellucidError: when ``out`` exists, the source cannot be used or the options contradict each other. Nothing is left behind.
+        PellucidError: when ``out`` exists, or the source or an option cannot be used. Nothing is left behind.
     """
     progress = progress or Silent()
     folder = Path(out)
@@ -255,7 +255,7 @@ class Run:
         self._look_at_clock(seconds)
 
     def _look_at_clock(self, seconds: float) -> None:
-        """Fall to a learning rate of 0 in the time that is left, when the plan would take much longer than it promised."""
+        """Let the learning rate fall to 0 in the time that is left, when the plan would take much longer."""
         budget, left_to_do = self.plan.budget_seconds, self.plan.steps - self.state.step
         self._recent.append(seconds)
         if budget is None or sum(self._recent) < 0.05 * budget or len(self._recent) < 10:
@@ -272,7 +272,8 @@ class Run:
         self.journal.write("early decay", **event)
         self.progress.say(
             _(
-                "The clock is more than {behind:.0%} behind the plan: the learning rate falls from now on, and training ends at step {steps}."
+                "The clock is more than {behind:.0%} behind the plan: "
+                "the learning rate falls from now on, and training ends at step {steps}."
             ).format(behind=BEHIND - 1, steps=event["steps"])
         )
 
@@ -334,17 +335,13 @@ class Run:
         self.save()
         if not (self.folder / "model.safetensors").exists():
             self.task.save_network(self.network, self.folder)
-        raise Interrupted(
+        raise StoppedError(
             _("Stopped at step {step} of {steps}; everything is saved.").format(
                 step=self.state.step, steps=self.plan.steps
             ),
             str(self.folder),
             _("Go on with: pellucid train --resume {folder}").format(folder=self.folder),
         )
-
-
-class Interrupted(PellucidError):
-    """Ctrl-C, after everything was saved."""
 
 
 @contextmanager
