@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.anatomy import compute, counts, families, memory
-from pellucid.checkpoints.decoder import open_decoder, save_decoder
+from pellucid.checkpoints.decoder import open_decoder, read_decoder_config, save_decoder
 from pellucid.data import text as texts
 from pellucid.data.compress import MOST_TRAINING, bits_per_byte, compression, unigram_nats
 from pellucid.data.tokenizer import Tokenizer
@@ -121,17 +121,12 @@ class TextTask:
     def designs(self, options: TrainOptions) -> list[Design]:
         """The networks that could be trained: a ladder of widths and depths, or the one that the options fix."""
         if options.start_from:
-            config = open_decoder(Path(options.start_from)).config
-            configs = [replace(config, context=min(options.context or config.context, config.context))]
-        else:
-            shapes = {(options.width or width, options.depth or depth) for width, depth in LADDER}
-            configs = [self._config(width, depth, options) for width, depth in sorted(shapes)]
-        designs = []
-        for config in configs:
-            tree = families.decoder(config)
-            flops = compute.training_flops(tree, config.context).total
-            designs.append(Design(asdict(config), counts.parameters(tree).total, flops, config.context))
-        return sorted(designs, key=lambda design: design.parameters)
+            config = read_decoder_config(options.start_from)
+            longest = min(config.context, len(self.train) - 1)
+            return [_design(config, min(options.context or min(1024, longest), longest))]
+        shapes = {(options.width or width, options.depth or depth) for width, depth in LADDER}
+        configs = [self._config(width, depth, options) for width, depth in sorted(shapes)]
+        return sorted((_design(config, config.context) for config in configs), key=lambda design: design.parameters)
 
     def _config(self, width: int, depth: int, options: TrainOptions) -> DecoderConfig:
         heads = options.heads or next(h for h in range(max(1, round(width / 64)), 0, -1) if width % h == 0)
@@ -201,14 +196,13 @@ class TextTask:
 
     # what the loop asks
 
-    def network(self, plan: Plan) -> nn.Module:
+    def network(self, plan: Plan) -> Decoder:
+        network = Decoder(settings(plan), seed=plan.seed)
         if plan.start_from:
-            network = open_decoder(Path(plan.start_from))
-            network.set_dropout(plan.network["dropout"])
-            return network
-        return Decoder(settings(plan), seed=plan.seed)
+            network.load_state_dict(open_decoder(plan.start_from).state_dict())
+        return network
 
-    def save_network(self, network: nn.Module, folder: Path) -> None:
+    def save_network(self, network: Any, folder: Path) -> None:
         end = self.tokenizer.end_id
         save_decoder(network, folder, {"task": self.name}, tokens=(end, end))
 
@@ -265,6 +259,12 @@ class TextTask:
 
     def _text(self, ids: np.ndarray) -> bytes:
         return b"".join(self.tokenizer.token_bytes(int(i)) for i in ids if i != self.tokenizer.end_id)
+
+
+def _design(config: DecoderConfig, length: int) -> Design:
+    tree = families.decoder(config)
+    flops = compute.training_flops(tree, length).total
+    return Design(asdict(config), counts.parameters(tree).total, flops, length)
 
 
 def settings(plan: Plan) -> DecoderConfig:
