@@ -103,6 +103,7 @@ def serve(**works: Callable[..., Any]) -> None:
 def environment(allocator: bool) -> dict[str, str]:
     """This process's environment without (or with) our allocator settings, and without a re-start by `pellucid`."""
     plain = {name: value for name, value in os.environ.items() if name not in (*ALLOCATOR, "PELLUCID_ALLOCATOR")}
+    plain |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # they would tear the table
     return plain | (ALLOCATOR | {"PELLUCID_ALLOCATOR": "settled"} if allocator else {})
 
 

@@ -66,7 +66,9 @@ def main() -> None:
         train(Draw(**json.loads(options.child)), options.steps)
         return
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)} | ({} if options.plain else ALLOCATOR)
-    print(f"allocator: {'as it is' if options.plain else 'keeps memory'}; seed {options.seed}; {options.steps} steps each")
+    print(
+        f"allocator: {'as it is' if options.plain else 'keeps memory'}; seed {options.seed}; {options.steps} steps each"
+    )
     print(f"{'plan':<47}{'forecast':>9}{'measured':>9}{'error':>8}  peak at", flush=True)
     errors = []
     for drawn in draws(options.seed, options.plans):
@@ -79,7 +81,9 @@ def main() -> None:
             f"{drawn!s}{forecast.total / 1e6:>9,.0f}{measured / 1e6:>9,.0f}{errors[-1]:>+8.1%}  {forecast.moment}",
             flush=True,
         )
-    print(f"largest error {max(map(abs, errors)):.1%}; MB; {sum(abs(e) <= 0.1 for e in errors)} of {len(errors)} within 10 %")
+    print(
+        f"largest error {max(map(abs, errors)):.1%}; MB; {sum(abs(e) <= 0.1 for e in errors)} of {len(errors)} within 10 %"
+    )
 
 
 def draws(seed: int, n: int) -> list[Draw]:
@@ -109,7 +113,9 @@ def draws(seed: int, n: int) -> list[Draw]:
             accumulation=random_.choice((1, 1, 2)),
         )
         flops = compute.training_flops(families.decoder(drawn.config()), drawn.context).total
-        seconds_alike = flops * drawn.batch * drawn.context * drawn.accumulation * (4 if drawn.precision == "fp32" else 1)
+        seconds_alike = (
+            flops * drawn.batch * drawn.context * drawn.accumulation * (4 if drawn.precision == "fp32" else 1)
+        )
         if LEAST <= drawn.forecast().total <= MOST and seconds_alike <= MOST_FLOPS:
             found.append(drawn)
     return found

@@ -50,7 +50,9 @@ def compare(name: str, rounds: int) -> None:
     for _ in range(rounds):
         for run, (work, settings, allocator) in RUNS.items():
             rates[run].add_rate(items, measure.child(work, {"shape": shape, **settings}, allocator))
-    print(f"{name}: {shape['layers']} x {shape['width']}, {shape['sequences']} x {shape['context']} tokens a step, bf16")
+    print(
+        f"{name}: {shape['layers']} x {shape['width']}, {shape['sequences']} x {shape['context']} tokens a step, bf16"
+    )
     for run, rate in rates.items():
         print(f"  {run:<32}{rate.show()} tokens/s")
     ours = rates["ours"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,21 +96,21 @@ class Model:
 
         Args:
             prompt: The text to continue.
-            sampling: How to draw each token. Its fields may be given one by one instead: ``temperature=0.5, seed=3``.
+            sampling: How to draw each token; None: the defaults of `Sampling`.
             max_tokens: Most tokens to write in each sample.
             stop: Strings at which to stop.
             samples: How many texts to write, one after the other.
             heal: Take the prompt's last tokens back, and admit what begins with the same bytes.
             unprompted: Admit an empty prompt: write a document from its start.
             alternatives: How many alternatives each token brings along.
-            how: Fields of `Sampling`.
+            how: Single fields of `Sampling`, such as ``temperature=0.5, seed=3``.
 
         Raises:
             PellucidError: when an argument makes no sense or the prompt is empty.
         """
         return self._continue(
             [*self.tokenizer.prefix, *self.tokenizer.encode(prompt)],
-            sampling or Sampling(**how),
+            replace(sampling or Sampling(), **how),
             max_tokens=max_tokens,
             stop=stop,
             samples=samples,
@@ -149,7 +149,7 @@ class Model:
             ids = self.tokenizer.encode(text, allow_special=True)
         return self._continue(
             ids,
-            sampling or Sampling(**how),
+            replace(sampling or Sampling(), **how),
             max_tokens=max_tokens,
             stop=stop,
             heal=not self.chats,

@@ -36,14 +36,16 @@ def write(network, prompt="春 sleep", sampling=None, **how):
 
 
 def test_greedy_text_is_that_of_transformers(network):
-    config = GPT2Config(vocab_size=257, n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=256, eos_token_id=256)
+    config = GPT2Config(
+        vocab_size=257, n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=256, eos_token_id=256
+    )
     torch.manual_seed(1)
     theirs = GPT2LMHeadModel(config).eval()
     ours = small("gpt2", context=64)
     state = {name: tensor * 4 for name, tensor in theirs.state_dict().items()}
     theirs.load_state_dict(state)
     copy_gpt2(state, ours)
-    prompt = list("To be, or".encode())
+    prompt = list(b"To be, or")
     expected = theirs.generate(torch.tensor([prompt]), max_new_tokens=40, do_sample=False, pad_token_id=256)[0].tolist()
     written = write(ours, prompt, Sampling(greedy=True), max_tokens=40, heal=False)
     assert [token.id for token in written] == expected[len(prompt) :]
@@ -69,7 +71,9 @@ def copy_gpt2(state, ours):
 @pytest.mark.parametrize("heal", [True, False])
 def test_the_cache_changes_nothing_even_past_the_window(family, heal):
     network = small(family)
-    with_cache, without = (write(network, max_tokens=90, heal=heal, samples=2, cached=cached) for cached in (True, False))
+    with_cache, without = (
+        write(network, max_tokens=90, heal=heal, samples=2, cached=cached) for cached in (True, False)
+    )
     assert [token.id for token in with_cache] == [token.id for token in without]
     assert any(token.forgotten for token in with_cache)
 
@@ -85,7 +89,9 @@ def test_probabilities_are_the_raw_softmax_before_sampling(network):
         assert token.sampled_probability == pytest.approx(drawn[token.id].item(), rel=1e-3)
         assert token.rank == 1 + (raw > raw[token.id]).sum()
         assert [other.id for other in token.alternatives] == raw.topk(3).indices.tolist()
-        assert [other.probability for other in token.alternatives] == pytest.approx(raw.topk(3).values.tolist(), rel=1e-4)
+        assert [other.probability for other in token.alternatives] == pytest.approx(
+            raw.topk(3).values.tolist(), rel=1e-4
+        )
         ids.append(token.id)
 
 
@@ -142,7 +148,7 @@ def test_text_comes_out_whole_and_up_to_the_stop_string(text, stop, data):
     if not outlet.stopped:
         emitted += outlet.finish()
     places = [text.index(s) for s in stop if s in text]
-    # In the piece that completes several stop strings the first decides; one that begins earlier may be completed later.
+    # Among stop strings that one piece completes the first decides; one that begins earlier may be completed later.
     assert emitted == text or any(emitted == text[: text.index(s)] for s in stop if s in text)
     assert bool(places) == outlet.stopped
 

@@ -39,7 +39,7 @@ def test_the_table_lists_probabilities_and_the_other_tokens():
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(table([TOKEN]))
     text = console.export_text()
-    assert "魅 25.0% 50.0% 2 魑 60.0%".split() == text.splitlines()[1].split()
+    assert text.splitlines()[1].split() == ["魅", "25.0%", "50.0%", "2", "魑", "60.0%"]
 
 
 def test_colours_tell_probabilities_apart():

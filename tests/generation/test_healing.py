@@ -111,7 +111,7 @@ def test_after_half_a_learned_token_comes_the_other_half_as_often_as_in_the_text
     assert len(tokenizer.encode("中华人民共和国")) < len(tokenizer.encode("中华人民")) + len(tokenizer.encode("共和国"))
     network = trained(tokenizer, documents)
     end = tokenizer.end_id
-    for prompt in ("中华人民", "学生中华人民", "。我们中华人民"):
+    for prompt in ("中华人民", "学生中华人民", "，我们中华人民"):
         found = probability_of(Reader(network), tokenizer, prompt, "共和国", end, frozenset({end}))
         assert found == pytest.approx(share, abs=0.02)
         (first, *_) = generate(network, tokenizer, prompt, Sampling(greedy=True), end_ids=[end], start_id=end)
@@ -125,7 +125,8 @@ def test_after_half_a_learned_token_comes_the_other_half_as_often_as_in_the_text
 def republics() -> tuple[list[str], float]:
     """A text in which 中华人民 is nearly always followed by 共和国, and the share of that."""
     draw = random.Random(0)
-    words = "我们 今天 学习 历史 北京 上海 城市 发展 经济 文化 教育 科学 国家 世界 和平 工作 河流 春天 老师 学生 铁路".split()
+    pairs = "我们今天学习历史北京上海城市发展经济文化教育科学国家世界和平工作河流春天老师学生铁路"
+    words = [pairs[n : n + 2] for n in range(0, len(pairs), 2)]
     documents: list[str] = []
     while sum(map(len, documents)) < 70_000:  # 200 KB
         sentences = []
@@ -139,7 +140,7 @@ def republics() -> tuple[list[str], float]:
     return documents, text.count("中华人民共和国") / text.count("中华人民")
 
 
-def trained(tokenizer: Tokenizer, documents: list[str], steps: int = 200) -> Decoder:
+def trained(tokenizer: Tokenizer, documents: list[str], steps: int = 300) -> Decoder:
     ids = torch.tensor(tokenizer.encode_documents(documents).tolist())
     config = decoder_config("qwen3", vocab_size=tokenizer.vocab_size, d_model=64, n_layers=1, n_heads=2, context=32)
     network = Decoder(config, seed=0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pellucid.anatomy import counts, families
 from pellucid.anatomy.tree import Activation, Attention, Dropout, Embedding, Leaf, Linear, Norm, Rotary, Visit, walk
@@ -19,9 +19,7 @@ from pellucid.anatomy.tree import Activation, Attention, Dropout, Embedding, Lea
 if TYPE_CHECKING:
     from pellucid.networks.decoder import DecoderConfig
 
-PROCESS = (
-    345_000_000  # Python, torch, its optimisers and kernels, after a step of a network of next to no size: measured
-)
+PROCESS = 358_000_000  # Python, torch and its kernels, tokenizers, after steps of a network of next to no size: measured
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,10 @@ def forecast(
       micro-batches left them.
     - head: when it has passed the head. The same less the logits, with enV of their gradient and (e + 4)DV of the
       head's own in the product's precision and in fp32.
-    - last block: what the blocks kept, 4DV of the head's gradient, the gradient of the residual stream twice (8nD) and the
-      largest of what `passing` says of a leaf.
-    - embedding: when the backward pass ends. 4N of gradients, and 4DV again where a tied head's gradient waits.
+    - last block: what the blocks kept, 4DV of the head's gradient, twice the gradient of the residual stream
+      (8nD), and the largest of what `passing` says of a leaf.
+    - embedding: when the backward pass ends. 4N of gradients, and 8DV more where the table is tied: its gradient as
+      head and its gradient as embedding are there while their sum is made.
     - update: 4N of gradients, and what the optimiser needs for a while (see `orthogonalising`).
     - finish: 4N + 4M for reading the best model from its file.
 
@@ -103,7 +102,7 @@ def forecast(
             "gradients": max(earlier, 4 * table),
             "passing gradients": max(passing(v.leaf, n, e) for v in visits) + 8 * n * config.d_model,
         },
-        "embedding": {**gradients, "tied gradient": 4 * table if config.tied else 0},
+        "embedding": {**gradients, "tied gradients": 8 * table if config.tied else 0},
         "update": {**gradients, "orthogonalising": orthogonalising(linears) if optimiser == "muon" else 0},
         "finish": {"best model": 4 * total + 4 * inside},
     }
@@ -112,7 +111,7 @@ def forecast(
     return Memory(always | moments[moment], moment, totals)
 
 
-def largest_batch(config: DecoderConfig, budget: int, **how: object) -> int:
+def largest_batch(config: DecoderConfig, budget: int, **how: Any) -> int:
     """The largest batch whose forecast peak is at most `budget` bytes, 0 when not even one sequence fits.
 
     `how` goes to `forecast`.

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 _TABLES = (".jsonl", ".ndjson", ".parquet", ".csv")
 _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+# what texts without a mark are found in, likelier ones first; gb18030 holds GB2312 and GBK, cp1252 Latin-1
+_ENCODINGS = (
+    *("gb18030", "big5", "cp1252", "cp932", "euc_jp", "cp949", "cp1251", "koi8_r", "cp1250", "iso8859_2", "cp1253"),
+    *("cp1254", "cp1255", "cp1256"),
+)
 _SEVERAL = 10  # from so many documents on whole documents are held out
 _LINE = 20  # bytes; shorter lines ("}", "Yes.") are repeated in every text
 
@@ -246,16 +251,24 @@ def _decode(data: bytes, path: Path, notes: list[str]) -> str:
 
 
 def _recognised(data: bytes) -> tuple[str, str] | None:
+    """The encoding and the text, when one of `_ENCODINGS` fits clearly better than those that read otherwise."""
     from charset_normalizer import from_bytes  # slow to import, seldom needed
 
-    found = from_bytes(data).best()
-    # chaos is the share of what looks like mojibake
-    if found is None or found.chaos > 0.1:
+    as_utf8 = data.decode(errors="replace")
+    n_bad = as_utf8.count("\ufffd")
+    if sum(character > "\x7f" for character in as_utf8) >= 2 * n_bad + 2:
+        return None  # mostly whole characters: damaged UTF-8, which no other encoding would read rightly
+    # chaos is the share of what looks like a wrong guess, coherence the likeness to a language
+    found = [match for match in from_bytes(data, cp_isolation=list(_ENCODINGS)) if match.chaos <= 0.16]
+    found.sort(key=lambda match: (-match.coherence, match.chaos, _ENCODINGS.index(match.encoding)))
+    if not found:
         return None
-    # a superset that Chinese systems really write; the narrower names fail on rarer characters
-    encoding = "gb18030" if found.encoding in ("gb2312", "gbk") else found.encoding
+    best = found[0]
+    ambiguous = any(str(match) != str(best) for match in found[1:])
+    if ambiguous and best.coherence == 0 and best.encoding != "gb18030":
+        return None
     try:
-        return encoding, data.decode(encoding)
+        return best.encoding, data.decode(best.encoding)
     except UnicodeDecodeError:
         return None
 

@@ -8,7 +8,8 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ _CLASSES = (
 )
 
 _CHUNK = 1 << 16  # characters handed to the trainer, and to one thread, at once
-_RUN = 512  # the longest unbroken run of letters that the trainer is given: its cost grows with it
+_SAMPLE = 1 << 24  # characters the trainer sees at most: a vocabulary hardly changes beyond, its cost does
+# longer runs of letters are cut before training, whose cost grows with their length; writing without spaces sooner
+_RUN = re.compile(r"[\u3040-\u9fff\U00020000-\U0003ffff]{16}|\w{512}")
 
 
 class Tokenizer:
@@ -98,10 +101,11 @@ class Tokenizer:
     # three ways to have one
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int, family: str = "qwen3") -> "Tokenizer":
+    def train(cls, texts: Sequence[str], vocab_size: int, family: str = "qwen3") -> "Tokenizer":
         """Learn merges from `texts`, cut by the family's own pattern; the end token has the last id.
 
-        The vocabulary is smaller than asked for when no further pair occurs twice (see `vocab_size`).
+        The vocabulary is smaller than asked for when no further pair occurs twice (see `vocab_size`). Of more than
+        16 Mi characters, pieces at even distances are learned from.
 
         Raises:
             PellucidError: when `vocab_size` < 257 (every byte and the end token) or the family is unknown.
@@ -406,10 +410,10 @@ class TextStream:
 
 def show_bytes(text: bytes) -> str:
     """`text` for a reader: spaces as ␣, line ends as ⏎, and bytes that are no whole character as `<E9 AD>`."""
-    characters = text.decode("utf-8", "surrogateescape")
-    shown = re.sub("[\udc80-\udcff]+", lambda m: _hexadecimal(m[0].encode("utf-8", "surrogateescape")), characters)
-    shown = shown.translate({32: "␣", 10: "⏎", 9: "⇥", 13: "␍"})
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\ufeff]", lambda m: _hexadecimal(m[0].encode()), shown)
+    shown = text.decode("utf-8", "surrogateescape").translate({32: "␣", 10: "⏎", 9: "⇥", 13: "␍"})
+    # half characters (escaped as surrogates) and characters that cannot be seen
+    hidden = r"[\udc80-\udcff]+|[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\ufeff]"
+    return re.sub(hidden, lambda found: _hexadecimal(found[0].encode("utf-8", "surrogateescape")), shown)
 
 
 def _hexadecimal(text: bytes) -> str:
@@ -440,6 +444,7 @@ class _Fast:
         self._encoding = tiktoken.Encoding("pellucid", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
         self._ids = ids
         self._added = added
+        self._alike = {chr(code) for code in range(128)}
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "_Fast | None":
@@ -470,7 +475,9 @@ class _Fast:
 
     def encode(self, text: str) -> np.ndarray | None:
         """Ids of `text`, or None where they may differ from those of `tokenizers`."""
-        if any(name in text for name in self._added) or not _classed_alike(frozenset(text)):
+        new = {character for character in set(text) - self._alike if not _engines_differ(character)}
+        self._alike.update(new)
+        if any(name in text for name in self._added) or not self._alike.issuperset(text):
             return None
         try:
             return self._ids[self._encoding.encode_to_numpy(text, disallowed_special=())]
@@ -478,14 +485,9 @@ class _Fast:
             return None
 
 
-@lru_cache(maxsize=4096)
-def _classed_alike(characters: frozenset[str]) -> bool:
-    """Whether both regular-expression engines put each character into the same of `_CLASSES`."""
-    return not any(_engines_differ(character) for character in characters if character > "\x7f")
-
-
 @cache
 def _engines_differ(character: str) -> bool:
+    """Whether the two regular-expression engines put the character into different ones of `_CLASSES`."""
     return any(theirs(character) != ours(character) for theirs, ours in _class_tests())
 
 
@@ -529,14 +531,15 @@ def _with_end(backend: tokenizers.Tokenizer) -> tuple[tokenizers.Tokenizer, list
     return backend, [backend.get_vocab_size() - 1]
 
 
-def _training_pieces(texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        for piece in _pieces(text, _CHUNK):
-            start = 0
-            for run in re.finditer(rf"\w{{{_RUN}}}", piece):
-                yield piece[start : run.end()]
-                start = run.end()
-            yield piece[start:]
+def _training_pieces(texts: Sequence[str]) -> Iterator[str]:
+    every = -(-sum(map(len, texts)) // _SAMPLE) or 1
+    pieces = (piece for text in texts for piece in _pieces(text, _CHUNK))
+    for piece in islice(pieces, 0, None, every):
+        start = 0
+        for run in _RUN.finditer(piece):
+            yield piece[start : run.end()]
+            start = run.end()
+        yield piece[start:]
 
 
 def _pieces(text: str, size: int) -> Iterator[str]:

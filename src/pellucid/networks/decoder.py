@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pellucid.networks.attention import causal_attention
 from pellucid.networks.dropout import Dropout
 
 if TYPE_CHECKING:
@@ -262,6 +263,9 @@ class Attention(nn.Module):
             mask_TS = torch.ones(queries, positions, dtype=torch.bool, device=q_BHTK.device).tril(positions - queries)
             if self.window is not None:
                 mask_TS = mask_TS.triu(positions - queries + 1 - self.window)
+        in_bf16_on_cpu = q_BHTK.dtype == torch.bfloat16 and q_BHTK.device.type == "cpu"
+        if whole and in_bf16_on_cpu and torch.is_grad_enabled():
+            return causal_attention(q_BHTK, k_BHSK, v_BHSK)
         return F.scaled_dot_product_attention(
             q_BHTK,
             k_BHSK,

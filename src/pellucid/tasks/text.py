@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.anatomy import compute, counts, families, memory
@@ -21,6 +20,7 @@ from pellucid.data.tokens import Batches, TokenFile, evaluation_blocks
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.networks.decoder import Decoder, DecoderConfig, decoder_config
+from pellucid.networks.loss import cross_entropy_sum
 from pellucid.tasks.task import Design
 
 if TYPE_CHECKING:
@@ -218,9 +218,7 @@ class TextTask:
         count = int((targets_BT >= 0).sum())
         device = next(network.parameters()).device
         logits_BTV = network(ids_BT.to(device))
-        return F.cross_entropy(
-            logits_BTV.flatten(0, 1).float(), targets_BT.to(device).flatten(), reduction="sum"
-        ), count
+        return cross_entropy_sum(logits_BTV.flatten(0, 1), targets_BT.to(device).flatten()), count
 
     @torch.no_grad()
     def metrics(self, network: nn.Module, plan: Plan, whole: bool = False) -> dict[str, float]:
