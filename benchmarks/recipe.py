@@ -153,8 +153,9 @@ def peer(
     train: str, held_out: str, seed: int, bytes_: bool, steps: int | None = None, seconds: float = math.inf
 ) -> dict[str, Any]:
     """nanoGPT's recipe for so many steps, or seconds."""
-    import _nanogpt as nanogpt
     import numpy as np
+
+    import _nanogpt as nanogpt
 
     parts = [Path(path).read_bytes() for path in (train, held_out)]
     if bytes_:

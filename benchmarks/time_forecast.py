@@ -14,7 +14,6 @@ from pathlib import Path
 
 import _measure as measure
 from _measure import PELLUCID
-
 from pellucid.anatomy import compute, families
 from pellucid.networks.decoder import decoder_config
 

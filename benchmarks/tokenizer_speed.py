@@ -10,11 +10,11 @@ python benchmarks/tokenizer_speed.py [--quick] [--rounds 7]
 import os
 from collections import defaultdict
 
-import _measure as measure
 import numpy as np
 import tiktoken
-from _measure import Figures, verdict
 
+import _measure as measure
+from _measure import Figures, verdict
 from pellucid.data.tokenizer import Tokenizer
 
 SIZES = (4096, 32000)

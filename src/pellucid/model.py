@@ -60,7 +60,8 @@ class Model:
             raise PellucidError(
                 _("There is no precision {name!r}.").format(name=precision), "--precision", _("Use fp32 or bf16.")
             )
-        if quantise and torch.device(device).type != "cpu":
+        check_device(device)
+        if quantise and device != "cpu":
             raise PellucidError(_("int8 weights are for CPUs."), "--int8", _("Leave --int8 out, or use --device cpu."))
         if not folder.is_dir():
             raise PellucidError(
@@ -69,12 +70,13 @@ class Model:
         config = read_json(folder / "config.json")
         tokenizer = Tokenizer.open(folder)
         network = open_decoder(folder, PRECISIONS[precision]).to(device).eval().requires_grad_(False)
-        begin = config.get("bos_token_id")
+        own = config.get("pellucid") or {}
+        begin = own.get("start_id", config.get("bos_token_id"))
         return cls(
             network,
             tokenizer,
             folder,
-            (config.get("pellucid") or {}).get("task", "text"),
+            own.get("task", "text"),
             begin if isinstance(begin, int) and begin < network.config.vocab_size else None,
             int8(network) if quantise else None,
         )
@@ -228,6 +230,17 @@ class Model:
     def _before(self) -> int | None:
         """What stands before a text to be scored."""
         return self.tokenizer.prefix[0] if self.tokenizer.prefix else self.start_id
+
+
+def check_device(device: str) -> None:
+    """Raises a PellucidError when torch finds no such device here."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(device):
+        raise PellucidError(
+            _("There is no device {device!r} here.").format(device=device),
+            "--device",
+            _("Devices: cpu, and cuda or mps where torch finds one."),
+        )
 
 
 @dataclass(frozen=True)

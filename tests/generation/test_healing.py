@@ -111,7 +111,7 @@ def test_after_half_a_learned_token_comes_the_other_half_as_often_as_in_the_text
     assert len(tokenizer.encode("中华人民共和国")) < len(tokenizer.encode("中华人民")) + len(tokenizer.encode("共和国"))
     network = trained(tokenizer, documents)
     end = tokenizer.end_id
-    for prompt in ("中华人民", "学生中华人民", "，我们中华人民"):
+    for prompt in ("学生中华人民", "，我们中华人民", "铁路中华人民"):
         found = probability_of(Reader(network), tokenizer, prompt, "共和国", end, frozenset({end}))
         assert found == pytest.approx(share, abs=0.02)
         (first, *_) = generate(network, tokenizer, prompt, Sampling(greedy=True), end_ids=[end], start_id=end)

@@ -3,15 +3,16 @@
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import pytest
 import torch
-from pydoc_data.topics import topics
 
 import pellucid as pl
 from pellucid.training import journal
@@ -244,58 +245,47 @@ def test_going_on_from_a_model_keeps_its_shape_and_tokenizer(text, straight, tmp
 
 @pytest.mark.slow
 def test_killed_twenty_times_it_ends_as_if_undisturbed(text, tmp_path):
-    """kill -9 at moments spread over the wall time, many inside a save: what is left always resumes to the same bytes."""
-    options = ["--steps", "60", "--evaluations", "6", "--save-seconds", "0", "--dropout", "0.1", "--seed", "3"]
+    """kill -9 at moments spread over the wall time, many inside a save; what is left resumes to the same bytes."""
+    options = ["--steps", "150", "--evaluations", "6", "--save-seconds", "0", "--dropout", "0.1", "--seed", "3"]
     for name, value in TINY.items():
         options += [f"--{name}", str(value)]
     command = [sys.executable, "-m", "pellucid", "train"]
-    undisturbed = tmp_path / "undisturbed"
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "killed"
     subprocess.run([*command, str(text), "--out", str(undisturbed), *options], check=True, capture_output=True)
-    out, saves = tmp_path / "killed", 0
-    subprocess.run(
-        [
-            *command,
-            str(text),
-            "--out",
-            str(out),
-            "--plan",
-            str(undisturbed / "plan.json"),
-            "--vocab",
-            "300",
-            "--dry-run",
-        ],
-        check=True,
-        capture_output=True,
-    )
+    started = (undisturbed / "plan.json").stat().st_mtime
+    lifetime = ((undisturbed / "journal.jsonl").stat().st_mtime - started) / 25
+
     arguments = [str(text), "--out", str(out), "--plan", str(undisturbed / "plan.json"), "--vocab", "300"]
-    for kill in range(20):
+    moments, saves = random.Random(0), 0
+    for _kill in range(20):
         process = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        moment = 0.05 * (kill % 20 + 1)
-        steps_before = _steps(out)
-        while process.poll() is None and _steps(out) <= steps_before:
-            pass  # a moment is counted from the first step of this life
-        try:
-            process.wait(moment)
-        except subprocess.TimeoutExpired:
-            inside = (out / "checkpoints" / "last.new").exists() or (out / "checkpoints" / "last.previous").exists()
-            process.kill()
-            process.wait()
-            saves += inside
-        if out.exists():
-            arguments = ["--resume", str(out)]
-    if not _finished(out):
-        subprocess.run([*command, *arguments], check=True, capture_output=True)
+        before = _steps(out)
+        while _steps(out) <= before:  # a life is counted from its first step
+            assert not _ended(process, 0.005), "it ended before it was killed"
+        assert not _ended(process, 2 * lifetime * moments.random()), "it ended before it was killed"
+        process.kill()
+        process.wait()
+        last = out / "checkpoints" / "last"
+        saves += any(last.with_name(last.name + suffix).exists() for suffix in (".new", ".previous"))
+        arguments = ["--resume", str(out)]
+    subprocess.run([*command, *arguments], check=True, capture_output=True)
     assert saves >= 5, f"only {saves} of the kills fell into a save"
     assert models(out) == models(undisturbed)
     assert losses(out) == losses(undisturbed)
 
 
-def _steps(out: Path) -> int:
+def _ended(process: subprocess.Popen, seconds: float) -> bool:
     try:
-        return (out / "journal.jsonl").read_bytes().count(b'"event": "step"')
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _steps(out: Path) -> int:
+    """The last step in the journal, plus one: resuming cuts the journal back, so lines must not be counted."""
+    try:
+        content = (out / "journal.jsonl").read_bytes()
     except OSError:
         return 0
-
-
-def _finished(out: Path) -> bool:
-    return b'"event": "finished"' in (out / "journal.jsonl").read_bytes()
+    return content.count(b'"event": "step"')

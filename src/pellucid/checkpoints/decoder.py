@@ -501,6 +501,7 @@ def _gather(folder: Path, tensors: dict[str, Tensor], sources: Sources, shape: t
                     name=name, found=f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}", expected=expected
                 ),
                 str(folder),
+                _("The two files belong to different models; copy or download both again."),
             )
         parts.append(part.t() if sources.transposed else part)
     return torch.cat(parts) if len(parts) > 1 else parts[0].contiguous()

@@ -77,7 +77,10 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[s
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def write(temporary: Path) -> None:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # by the user's umask; the library makes files that only their owner may read
         save_file(tensors, temporary, metadata or {"format": "pt"})
+        temporary.chmod(mode)
         _order_metadata(temporary)
 
     _write_whole(Path(path), write)

@@ -74,7 +74,7 @@ def read(source: str | Path | None, column: str | None = None) -> Corpus:
     if source is None:
         return _demo()
     path = Path(source)
-    if not path.exists():
+    if not str(source) or not path.exists():  # Path("") would be the folder that one stands in
         raise PellucidError(_("There is no such file or folder."), str(path), _("Check the path."))
     notes: list[str] = []
     table = (path.is_dir() and _is_data_set(path)) or path.suffix.lower() in _TABLES
@@ -339,7 +339,9 @@ def _arrow(path: Path, column: str | None, notes: list[str]) -> Iterator[str | N
                 yield from chunk.to_pylist()
     except (pa.ArrowInvalid, pa.ArrowSerializationError, UnicodeDecodeError) as error:
         raise PellucidError(
-            _("The table cannot be read: {error}").format(error=str(error).splitlines()[0]), str(path)
+            _("The table cannot be read: {error}").format(error=str(error).splitlines()[0]),
+            str(path),
+            _("Copy or download it again."),
         ) from error
 
 

@@ -156,7 +156,9 @@ class Tokenizer:
             if type(error) is not Exception:
                 raise
             raise PellucidError(
-                _("This is not a tokenizer.json, or it is damaged: {error}").format(error=error), str(file)
+                _("This is not a tokenizer.json, or it is damaged: {error}").format(error=error),
+                str(file),
+                _("Copy or download it again."),
             ) from error
         companions = {
             name: (file.parent / name).read_text("utf-8") for name in _COMPANIONS if (file.parent / name).is_file()

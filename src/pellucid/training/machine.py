@@ -7,9 +7,10 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from pellucid.errors import PellucidError
 from pellucid.language import _
@@ -33,10 +34,9 @@ class Machine:
 def machine_of(options: TrainOptions) -> Machine:
     """Choose device, threads and precision; the precision by timing a matrix product in each."""
     why: dict[str, str] = {}
-    device = options.device or (
-        "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    )
-    if device not in ("cpu", "cuda", "mps") or not getattr(torch, device).is_available():
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    device = options.device or next(name for name in present if present[name])
+    if not present.get(device):
         raise PellucidError(
             _("There is no device {device!r} here.").format(device=device),
             "--device",
@@ -114,3 +114,30 @@ def fit_memory(task: Task, plan: Plan) -> None:
         plan.accumulation = math.ceil(sequences / plan.batch)
         plan.reasons["batch"] = _("as many sequences at once as fit into {have:,.0f} MB").format(have=available / 1e6)
     plan.forecast["memory_bytes"] = need
+
+
+@torch.inference_mode()
+def check_device(task: Task, network: nn.Module, batch: Any, device: str) -> float:
+    """Compute one batch's loss in fp32 on the CPU and on ``device``; return the relative difference.
+
+    Some devices compute wrong numbers without a word (matrix products on MPS have, for certain shapes), and a training
+    there looks like bad data. The network ends on ``device``.
+
+    Raises:
+        PellucidError: when the losses differ by more than a thousandth: rounding explains less than a ten-thousandth.
+    """
+    network.eval()
+    losses = []
+    for place in ("cpu", device):
+        loss, count = task.loss(network.to(place), batch)
+        losses.append(loss.item() / max(1, count))
+    difference = abs(losses[1] - losses[0]) / max(abs(losses[0]), 1e-12)
+    if not difference <= 1e-3:
+        raise PellucidError(
+            _("This device computes something else than the CPU: loss {there:.5f} there, {here:.5f} here.").format(
+                there=losses[1], here=losses[0]
+            ),
+            f"--device {device}",
+            _("Train with --device cpu, or with another version of PyTorch or of the driver."),
+        )
+    return difference

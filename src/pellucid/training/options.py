@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -96,16 +97,20 @@ class TrainOptions:
         positive += ("threads",)
         for name in positive:
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 raise _refuse(name, value, _("It must be more than 0."))
         for name in ("weight_decay", "patience", "save_seconds", "seed"):
             value = getattr(self, name)
-            if value is not None and not value >= 0:
+            if value is not None and not 0 <= value < math.inf:
                 raise _refuse(name, value, _("It must not be negative."))
         for name in ("warmup", "decay", "dropout"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise _refuse(name, value, _("It must be at least 0 and less than 1."))
+        if self.seed >= 2**63:
+            raise _refuse("seed", self.seed, _("It must be less than 2**63."))
+        if self.size is not None:
+            parameters(self.size)
         if (self.warmup or 0) + (self.decay or 0) > 1:
             raise _refuse("decay", self.decay, _("Warm-up and decay together must not be more than 1."))
         if self.minutes is not None and self.steps is not None:
@@ -151,4 +156,5 @@ def parameters(size: str) -> int:
 
 def _refuse(name: str, value: Any, fix: str) -> PellucidError:
     option = "--" + name.replace("_", "-")
+    value = f"{value:g}" if isinstance(value, float) else value
     return PellucidError(_("{option} {value} makes no sense.").format(option=option, value=value), option, fix)

@@ -91,8 +91,7 @@ class Plan:
             PellucidError: when the file is missing, is not JSON or is not a plan.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**content)
+            return cls._of(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise PellucidError(_("There is no plan here."), str(path), _("Give the plan.json of a run.")) from None
         except (ValueError, TypeError) as error:
@@ -113,14 +112,12 @@ def derive(task: Task, options: TrainOptions, machine: Machine, seconds_per_step
     minutes = options.minutes or (None if options.steps or options.size else 5.0)
     budget = minutes * 60 if minutes else None
     designs = task.designs(options)
-    first = designs[len(designs) // 3]
     speed = Speed(lambda design: seconds_per_step(_draft(task, design, options, machine, 2048)))
     if options.size:
         wanted = parameters(options.size)
         design = min(designs, key=lambda d: abs(math.log(d.parameters / wanted)))
         why = _("nearest to the size asked for")
     elif budget:
-        speed.measure(first)
         design, why = _largest_affordable(designs, speed, budget, task.items)
     else:
         design, why = _for_steps(designs, options, task.items)
@@ -155,6 +152,9 @@ class Speed:
         self._flops_per_second = self._measured[design.parameters] * design.flops
         return self._measured[design.parameters]
 
+    def knows(self, design: Design) -> bool:
+        return design.parameters in self._measured
+
     def items_per_second(self, design: Design) -> float:
         if not self._flops_per_second:
             return self.measure(design)
@@ -170,7 +170,10 @@ def _largest_affordable(designs: list[Design], speed: Speed, budget: float, item
     def affordable(design: Design) -> bool:
         return seen(design) >= _items_wanted(budget) * design.parameters
 
-    chosen = max((d for d in designs if affordable(d)), key=lambda d: d.parameters, default=designs[0])
+    chosen = designs[min(2, len(designs) - 1)]
+    while not speed.knows(chosen):  # each measurement tells more of the next guess
+        speed.measure(chosen)
+        chosen = max((d for d in designs if affordable(d)), key=lambda d: d.parameters, default=designs[0])
     why = _(
         "the largest of {n} whose parameters see at least {ratio:.2g} items each in {minutes:g} minutes: {seen:.3g}"
     ).format(n=len(designs), ratio=_items_wanted(budget), minutes=budget / 60, seen=seen(chosen) / chosen.parameters)

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,10 @@ def start(
             str(folder),
             _("Go on with it by --resume {out}, or name another folder.").format(out=out),
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with _room_for(folder) as making:
         task = TextTask.prepare(source, options, making)
         progress.recognised(TextTask.recognise(source) or "", task.facts())
-        plan = _plan(task, options, making)
+        plan = _plan(task, options)
         progress.planned(plan)
         if dry_run:
             return plan
@@ -66,8 +64,6 @@ def start(
         if folder.exists():
             folder.rmdir()
         replace_folder(making, folder)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     _run(folder, plan, TextTask.restore(folder, plan.facts), progress)
     return plan
 
@@ -86,7 +82,35 @@ def resume(out: str, progress: Progress | None = None) -> Plan:
     return plan
 
 
-def _plan(task: Task, options: TrainOptions, folder: Path) -> Plan:
+@contextmanager
+def _room_for(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside ``folder`` in which it is made; unless it is renamed, nothing of it is left behind.
+
+    Raises:
+        PellucidError: when it cannot be made or written.
+    """
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    making = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        making = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        yield making
+    except OSError as error:
+        raise PellucidError(
+            _("The run's folder cannot be written: {why}.").format(why=error.strerror or error),
+            str(folder),
+            _("Free some disk space, or name a folder that you may write to."),
+        ) from error
+    finally:
+        if making:
+            shutil.rmtree(making, ignore_errors=True)
+        if not folder.exists():
+            for parent in missing:
+                if parent.exists() and not any(parent.iterdir()):
+                    parent.rmdir()
+
+
+def _plan(task: Task, options: TrainOptions) -> Plan:
     if options.plan:
         plan = Plan.open(Path(options.plan))
         if {k: v for k, v in plan.facts.items() if k != "notes"} != {
@@ -98,9 +122,12 @@ def _plan(task: Task, options: TrainOptions, folder: Path) -> Plan:
                 _("Train on the same source with the same options, or without --plan."),
             )
         return plan
-    plan = derive(task, options, machine.machine_of(options), lambda plan: seconds_per_step(task, plan))
-    machine.fit_memory(task, plan)
-    return plan
+
+    def measured(plan: Plan) -> float:
+        machine.fit_memory(task, plan)  # before the first step: the system would end a process that takes too much
+        return seconds_per_step(task, plan)
+
+    return derive(task, options, machine.machine_of(options), measured)
 
 
 def seconds_per_step(task: Task, plan: Plan, least: float = 1.5) -> float:
@@ -112,7 +139,7 @@ def seconds_per_step(task: Task, plan: Plan, least: float = 1.5) -> float:
         now = time.perf_counter()
         times.append(now - started)
         started = now
-        if len(times) > 3 and sum(times[1:]) > least:
+        if (len(times) > 3 and sum(times[1:]) > least) or (len(times) > 1 and sum(times) > 8 * least):
             break
     times = sorted(times[1:] or times)
     return times[len(times) // 2]
@@ -124,10 +151,13 @@ def _ready(task: Task, plan: Plan) -> tuple[nn.Module, Optimiser, Batches]:
     torch.set_num_threads(plan.threads)
     if plan.deterministic:
         torch.use_deterministic_algorithms(True)
-    network = task.network(plan).to(plan.device)
+    network, batches = task.network(plan), task.batches("train", plan)
+    if plan.device != "cpu":
+        machine.check_device(task, network, next(batches), plan.device)
+        batches = task.batches("train", plan)
     if plan.compile:
         network.compile()
-    return network, Optimiser(network, plan), task.batches("train", plan)
+    return network, Optimiser(network, plan), batches
 
 
 @dataclass
@@ -144,11 +174,21 @@ class State:
     due: bool = False  # saved before an evaluation that is not in the journal yet
     done: bool = False
 
+    @classmethod
+    def of(cls, saved: dict[str, Any], folder: Path) -> State:
+        if saved.keys() != {f.name for f in fields(cls)}:
+            raise PellucidError(
+                _("{name} is damaged: {why}.").format(name="state.json", why=_("it is not the state of a training")),
+                str(folder / "checkpoints" / "last" / "state.json"),
+                _("Copy or download it again."),
+            )
+        return cls(**saved)
+
 
 def _run(folder: Path, plan: Plan, task: Task, progress: Progress) -> None:
     network, optimiser, batches = _ready(task, plan)
     saved = checkpoint.load(folder / "checkpoints" / "last", network, task, optimiser)
-    state = State(**saved) if saved else State()
+    state = State.of(saved, folder) if saved is not None else State()
     if state.position:
         batches.position = state.position
     if state.done:

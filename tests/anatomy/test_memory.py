@@ -1,0 +1,78 @@
+"""The forecast against what torch really keeps and allocates: exact where it can be, in bytes, not by eye."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.profiler import ProfilerActivity, profile
+
+from pellucid.anatomy import families, memory
+from pellucid.anatomy.tree import Linear, walk
+from pellucid.networks.decoder import FAMILIES, Decoder, decoder_config
+from pellucid.training.optimisers import Optimiser
+
+LENGTH = 32
+
+
+@st.composite
+def configs(draw):
+    heads = draw(st.sampled_from([2, 4]))
+    family = draw(st.sampled_from(sorted(FAMILIES)))
+    shape = {
+        "vocab_size": 50,
+        "d_model": 16 * heads,
+        "n_layers": draw(st.integers(1, 3)),
+        "n_heads": heads,
+        "n_kv_heads": draw(st.sampled_from([1, 2, heads])) if FAMILIES[family].get("positions") is None else heads,
+        "d_ff": 32 * draw(st.integers(1, 6)),
+        "context": LENGTH,
+        "tied": draw(st.booleans()),
+        "dropout": draw(st.sampled_from([0.0, 0.1])),
+    }
+    if family == "mistral":
+        shape["sliding_windows"] = tuple(draw(st.sampled_from([None, 8, LENGTH])) for _ in range(shape["n_layers"]))
+    return decoder_config(family, **shape)
+
+
+@given(configs(), st.sampled_from([2, 4]))
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_what_autograd_keeps(config, e):
+    batch = 8
+    network = Decoder(config).train()
+    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    live = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            live[storage.data_ptr()] = (storage.nbytes(), tensor)  # the tensor is held, so no address comes twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), precision(e):
+        network(torch.zeros(batch, LENGTH, dtype=torch.long))
+    visits = list(walk(families.decoder(config)))
+    forecast = sum(v.times * memory.kept(v.leaf, batch * LENGTH, e, LENGTH) for v in visits)
+    forecast += sum(2 * v.times * v.leaf.weights for v in visits if isinstance(v.leaf, Linear)) if e == 2 else 0
+    assert forecast == pytest.approx(sum(size for size, _ in live.values()), rel=0.01)
+
+
+# each is decided at another moment
+PLANS = {
+    "loss": ("gpt2", {"vocab_size": 5000, "d_model": 128, "n_layers": 2, "n_heads": 2}, 4, 128, "bf16", "adamw", 1),
+    "last block": ("qwen3", {"vocab_size": 64, "d_model": 128, "n_layers": 3, "n_heads": 2}, 8, 128, "fp32", "adamw", 2),
+    "embedding": ("llama", {"vocab_size": 9000, "d_model": 128, "n_layers": 2, "n_heads": 2}, 1, 16, "fp32", "muon", 1),
+    "update": ("qwen3", {"vocab_size": 64, "d_model": 256, "n_layers": 4, "n_heads": 4}, 1, 16, "bf16", "muon", 1),
+}
+
+
+@pytest.mark.parametrize("moment", PLANS)
+def test_peak_of_live_tensors(moment):
+    family, shape, batch, context, name, optimiser, accumulation = PLANS[moment]
+    config = decoder_config(family, **shape, context=context, dropout=0.1)
+    told = memory.forecast(config, batch, context, name, optimiser, accumulation)
+    tensors = {name: size - told.parts["process"] for name, size in told.moments.items() if name != "finish"}
+    assert max(tensors, key=tensors.__getitem__) == moment
+    measured = peak_of_steps(config, batch, context, 2 if name == "bf16" else 4, optimiser, accumulation)
+    assert max(tensors.values()) == pytest.approx(measured, rel=0.05)
