@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 if TYPE_CHECKING:
@@ -41,10 +43,11 @@ def settle_allocator(arguments: list[str]) -> None:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
-from cyclopts import App, CycloptsError, Parameter  # noqa: E402  (after the re-start, which should cost nothing)
+# after the re-start, which should cost nothing
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError  # noqa: E402
 
 from pellucid import __version__, language  # noqa: E402
-from pellucid.errors import PellucidError  # noqa: E402
+from pellucid.errors import PellucidError, StoppedError  # noqa: E402
 from pellucid.generation.options import Sampling  # noqa: E402
 from pellucid.language import _  # noqa: E402
 from pellucid.training.options import TrainOptions  # noqa: E402
@@ -52,15 +55,17 @@ from pellucid.training.options import TrainOptions  # noqa: E402
 app = App(
     name="pellucid",
     help="Train neural networks you can see through, run them, and ask them why.",
+    help_epilogue="Messages are in English or Chinese: as LANG says, or with `--language zh`. 中文：`--language zh`",
     version=__version__,
     help_format="markdown",
-    default_parameter=Parameter(negative=()),
+    default_parameter=Parameter(negative=(), show_default=lambda default: "" if default is False else str(default)),
 )
 
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
     try:
+        _write_anything()
         arguments = _language(arguments)
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except PellucidError as error:
@@ -68,9 +73,15 @@ def run(arguments: list[str]) -> int:
             if part:
                 print(" ".join(part.split()), file=sys.stderr)
         return error.exit_code
+    except UnusedCliTokensError as error:
+        surplus = error.unused_tokens or []
+        print(_("There are more arguments than expected: {some}").format(some=" ".join(surplus)), file=sys.stderr)
+        print(_('Put a text of several words in quotes: "{text}"').format(text="To be or not"), file=sys.stderr)
+        return 2
     except CycloptsError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
-        print(_("Options: pellucid {command} --help").format(command=" ".join(arguments[:1])), file=sys.stderr)
+        command = "" if isinstance(error, UnknownCommandError) else " ".join(arguments[:1]) + " "
+        print(_("Options: pellucid {command}--help").format(command=command), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(_("Stopped."), file=sys.stderr)
@@ -78,6 +89,11 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, as `head` does
         return 0
+    except OSError as error:  # the disk is full, or a file may not be read: nothing that we could foresee
+        print(_("A file cannot be read or written: {why}").format(why=error.strerror or error), file=sys.stderr)
+        print(error.filename or "", file=sys.stderr)
+        print(_("Look for space on the disk and for permission to use the file."), file=sys.stderr)
+        return 2
     except Exception as error:  # the last resort: a fault of ours, said as such
         if os.environ.get("PELLUCID_TRACEBACK"):
             raise
@@ -90,13 +106,22 @@ def run(arguments: list[str]) -> int:
 def _language(arguments: list[str]) -> list[str]:
     """Take `--language X` out of the arguments, wherever it stands, and speak it."""
     for i, argument in enumerate(arguments):
-        if argument == "--language" and i + 1 < len(arguments):
-            language.use(arguments[i + 1])
+        if argument == "--":
+            break
+        if argument == "--language":
+            language.use("".join(arguments[i + 1 : i + 2]))
             return arguments[:i] + arguments[i + 2 :]
         if argument.startswith("--language="):
             language.use(argument.removeprefix("--language="))
             return arguments[:i] + arguments[i + 1 :]
     return arguments
+
+
+def _write_anything() -> None:
+    """A terminal that cannot show a character gets its number, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @app.command
@@ -124,17 +149,31 @@ def train(
     options
         What the plan should not decide itself.
     """
-    if resume and (source or out):
-        raise PellucidError(_("--resume goes on with a run as it was planned."), "--resume", _("Give it alone."))
+    given = [f"--{name.replace('_', '-')}" for name in options.given()] + ["--dry-run"] * dry_run
+    given += ["--out"] * bool(out) + ["SOURCE"] * (source is not None)
+    if resume and given:
+        raise PellucidError(
+            _("--resume goes on with a run as it was planned."), ", ".join(given), _("Give --resume alone.")
+        )
     if not (out or resume or dry_run):
         raise PellucidError(_("Where should the model go?"), "--out", _("Name a new folder: --out runs/name"))
     from pellucid.training import run as running
     from pellucid.training.progress import Terminal
 
-    if resume:
-        running.resume(resume, Terminal())
-        return
-    running.start(source, out or "plan", options, Terminal(), dry_run)
+    try:
+        if resume:
+            running.resume(resume, Terminal())
+        else:
+            running.start(source, out or "plan", options, Terminal(), dry_run)
+    except KeyboardInterrupt:  # outside the steps, or for the second time
+        folder = resume or out
+        if dry_run or not folder or not (Path(folder) / "plan.json").exists():
+            raise StoppedError(_("Stopped before the first step; nothing was kept.")) from None
+        raise StoppedError(
+            _("Stopped; what was saved last is kept."),
+            folder,
+            _("Go on with: pellucid train --resume {folder}").format(folder=folder),
+        ) from None
 
 
 @Parameter(name="*")
@@ -152,6 +191,12 @@ class Opening:
     """CPU threads. All physical cores, when left out."""
 
     def open(self, folder: str) -> Model:
+        if self.threads is not None and self.threads < 1:
+            raise PellucidError(
+                _("{option} {value} makes no sense.").format(option="--threads", value=self.threads),
+                "--threads",
+                _("It must be more than 0."),
+            )
         from pellucid.model import Model
 
         if self.threads:
@@ -332,11 +377,10 @@ def _write(tokens: Iterator[Token], show: str, prompt: str, samples: int) -> str
     if show == "probabilities":
         return _write_coloured(tokens, prompt)
     written, sample = [], -1
-    for token in tokens:
+    for token in _say_forgotten(tokens):
         if token.sample != sample:
             sample = token.sample
             print(("" if sample == 0 else "\n") + (f"--- {sample + 1} ---\n" if samples > 1 else "") + prompt, end="")
-        _say_forgotten(token)
         print(token.text, end="", flush=True)
         written.append(token.text)
     print()
@@ -351,8 +395,7 @@ def _write_coloured(tokens: Iterator[Token], prompt: str) -> str:
     console, written = Console(highlight=False), []
     console.print(legend())
     console.print(prompt, end="", markup=False, style="dim")
-    for token in tokens:
-        _say_forgotten(token)
+    for token in _say_forgotten(tokens):
         console.print(coloured(token.text, token.probability), end="", soft_wrap=True)
         written.append(token)
     console.print("\n")
@@ -360,16 +403,33 @@ def _write_coloured(tokens: Iterator[Token], prompt: str) -> str:
     return "".join(token.text for token in written)
 
 
-def _say_forgotten(token: Token) -> None:
-    if token.forgotten:
-        seen = token.forgotten
-        text = seen.text if len(seen.text) <= 60 else f"{seen.text[:30]} … {seen.text[-30:]}"
-        print(
-            _("[the model no longer sees {n} tokens: {text!r}; it still sees {kept}]").format(
-                n=seen.tokens, text=text, kept=seen.kept
-            ),
-            file=sys.stderr,
-        )
+def _say_forgotten(tokens: Iterator[Token]) -> Iterator[Token]:
+    """Say what of the prompt the model does not see before it writes; what it ceases to see meanwhile, at the end."""
+    slid = 0
+    for token in tokens:
+        if token.forgotten and token.index == 0:
+            text = token.forgotten.text
+            text = text if len(text) <= 60 else f"{text[:30]} … {text[-30:]}"
+            _aside(
+                _(
+                    "[the model does not see the prompt's first {n:,} tokens, {text!r}; it sees the last {kept:,}]"
+                ).format(n=token.forgotten.tokens, text=text, kept=token.forgotten.kept)
+            )
+        elif token.forgotten:
+            slid += token.forgotten.tokens
+        yield token
+        if token.finish and slid:
+            _aside(
+                _("[while it wrote, the model ceased to see the first {n:,} of the tokens that it saw]").format(n=slid),
+                new_line=True,
+            )
+            slid = 0
+
+
+def _aside(text: str, new_line: bool = False) -> None:
+    """A remark that does not belong to the text, on standard error."""
+    sys.stdout.flush()
+    print(("\n" if new_line and sys.stdout.isatty() else "") + text, file=sys.stderr)
 
 
 def _say_int8_cost(model: Model, text: str) -> None:
@@ -387,7 +447,7 @@ def _say_int8_cost(model: Model, text: str) -> None:
 
 def _ask() -> str:
     try:
-        return input("> ").strip()
+        return input("> " if sys.stdin.isatty() else "").strip()
     except EOFError:
         return ""
 

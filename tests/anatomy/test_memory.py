@@ -76,3 +76,68 @@ def test_peak_of_live_tensors(moment):
     assert max(tensors, key=tensors.__getitem__) == moment
     measured = peak_of_steps(config, batch, context, 2 if name == "bf16" else 4, optimiser, accumulation)
     assert max(tensors.values()) == pytest.approx(measured, rel=0.05)
+
+
+@given(configs(), st.integers(1, 4))
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_largest_batch_is_the_largest_that_fits(config, gigabytes):
+    budget = gigabytes * 250_000_000
+    batch = memory.largest_batch(config, budget, optimiser="adamw")
+    assert batch == 0 or memory.forecast(config, batch, optimiser="adamw").total <= budget
+    assert memory.forecast(config, batch + 1, optimiser="adamw").total > budget
+
+
+def test_nothing_fits_into_nothing():
+    assert memory.largest_batch(decoder_config("gpt2", vocab_size=50, d_model=32, n_layers=1, n_heads=2, context=8), 0) == 0
+
+
+def test_chunks_of_the_head_spare_logits():
+    config = decoder_config("gpt2", vocab_size=50257, d_model=768, n_layers=12, n_heads=12, context=1024)
+    whole, chunked = (memory.forecast(config, 4, head_chunk=chunk) for chunk in (None, 512))
+    assert whole.moments["loss"] - chunked.moments["loss"] >= 12 * 50257 * (4096 - 512)
+
+
+def test_parts_are_printed_and_add_up():
+    config = decoder_config("qwen3", vocab_size=5000, d_model=128, n_layers=2, n_heads=2, context=128)
+    told = memory.forecast(config, 4)
+    assert told.total == sum(told.parts.values()) == max(told.moments.values())
+    assert f"{told.total / 1e6:,.1f} MB" in str(told)
+
+
+def precision(e: int):
+    return torch.autocast("cpu", torch.bfloat16) if e == 2 else nullcontext()
+
+
+def peak_of_steps(config, batch, context, e, optimiser, accumulation) -> int:
+    """The most bytes that torch's allocator had given out at once during three steps, by its own count."""
+    from types import SimpleNamespace
+
+    plan = SimpleNamespace(optimiser=optimiser, learning_rate=1e-3, embedding_rate=1e-3, weight_decay=0.1)
+    generator = torch.Generator().manual_seed(0)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        network = Decoder(config).train()
+        optimise = Optimiser(network, plan)
+        for _ in range(3):
+            for _ in range(accumulation):
+                ids_BT = torch.randint(config.vocab_size, (batch, context), generator=generator)
+                with precision(e):
+                    logits_BTV = network(ids_BT)
+                    loss = torch.nn.functional.cross_entropy(
+                        logits_BTV.flatten(0, 1).float(), ids_BT.flatten(), reduction="sum"
+                    )
+                del logits_BTV
+                loss.backward()
+            optimise.step(1.0)
+            optimise.zero_grad()
+    events = list(profiler.profiler.kineto_results.experimental_event_tree())
+    sizes = []
+    while events:
+        event = events.pop()
+        events += event.children
+        if event.tag.name == "Allocation":
+            sizes.append((event.start_time_ns, event.extra_fields.alloc_size))
+    live = peak = 0
+    for _, size in sorted(sizes):
+        live += size
+        peak = max(peak, live)
+    return peak

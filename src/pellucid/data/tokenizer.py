@@ -209,7 +209,19 @@ class Tokenizer:
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
         """Ids of `text`, without `prefix`. With `allow_special` the names of special tokens become those tokens."""
         backend = self._with_special if allow_special else self._backend
-        return backend.encode(text, add_special_tokens=False).ids
+        try:
+            return backend.encode(text, add_special_tokens=False).ids
+        except TypeError:
+            half = next((n for n, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
+            if half is None:
+                raise
+            raise PellucidError(
+                _("Character {n} of the text, U+{code:04X}, is only half of one.").format(
+                    n=half + 1, code=ord(text[half])
+                ),
+                "",
+                _("Give text that can be written in UTF-8."),
+            ) from None
 
     def encode_documents(self, documents: list[str]) -> np.ndarray:
         """Ids of all documents, an end token after each: (N,), uint16 or uint32 by vocabulary.

@@ -44,6 +44,8 @@ LADDER = (
     ),
 )
 
+ENDS_TO_LEARN = 20  # how often a network must have seen what a text begins after
+
 
 class TextTask:
     """A text cut into tokens, in two parts: one to train on, one held out."""
@@ -56,6 +58,22 @@ class TextTask:
         self._bytes = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)], dtype=np.int64)
         if tokenizer.end_id is not None:
             self._bytes[tokenizer.end_id] = 0  # an end is no text
+        self._start = self._start_id()
+
+    def _start_id(self) -> int | None:
+        """What stands before a text that begins with nothing: the end of another document.
+
+        Where training saw too few ends to learn what follows them, the commonest token that ends a line.
+        """
+        counts_V = np.bincount(self.train.ids, minlength=self.tokenizer.vocab_size)
+        end = self.tokenizer.end_id
+        if end is not None and counts_V[end] >= ENDS_TO_LEARN:
+            return end
+        lines = [
+            i for i in range(self.tokenizer.vocab_size) if i != end and self.tokenizer.token_bytes(i).endswith(b"\n")
+        ]
+        best = max(lines, key=lambda i: counts_V[i], default=None)
+        return best if best is not None and counts_V[best] >= ENDS_TO_LEARN else end
 
     @staticmethod
     def recognise(source: str | None) -> str | None:
@@ -204,7 +222,7 @@ class TextTask:
 
     def save_network(self, network: Any, folder: Path) -> None:
         end = self.tokenizer.end_id
-        save_decoder(network, folder, {"task": self.name}, tokens=(end, end))
+        save_decoder(network, folder, {"task": self.name, "start_id": self._start}, tokens=(end, end))
 
     def open_network(self, folder: Path) -> nn.Module:
         return open_decoder(folder)
@@ -224,7 +242,7 @@ class TextTask:
     def metrics(self, network: nn.Module, plan: Plan, whole: bool = False) -> dict[str, float]:
         """Bits per byte and nats per token on held-out text: all of it, or as many evenly spread blocks as planned."""
         network.eval()
-        blocks = list(evaluation_blocks(self.validation, plan.items, 1, before=self.tokenizer.end_id))
+        blocks = list(evaluation_blocks(self.validation, plan.items, 1, before=self._start))
         wanted = len(blocks) if whole else max(1, min(len(blocks), plan.evaluate_items // plan.items))
         chosen = [blocks[i] for i in np.unique(np.linspace(0, len(blocks) - 1, wanted).round().astype(int))]
         nats, tokens, size = 0.0, 0, 0
@@ -267,8 +285,15 @@ def _design(config: DecoderConfig, length: int) -> Design:
 
 def settings(plan: Plan) -> DecoderConfig:
     """The network's settings in a plan, whose JSON has lists for tuples."""
-    windows = plan.network["sliding_windows"]
-    return DecoderConfig(**plan.network | {"sliding_windows": tuple(windows) if windows else None})
+    try:
+        windows = plan.network["sliding_windows"]
+        return DecoderConfig(**plan.network | {"sliding_windows": tuple(windows) if windows else None})
+    except (KeyError, TypeError) as error:
+        raise PellucidError(
+            _("This is not a plan that can be followed."),
+            f"plan.json, network: {error}",
+            _("Give the plan.json of a run."),
+        ) from error
 
 
 def _tokenizer(documents: list[str], size: int, options: TrainOptions) -> tuple[Tokenizer, str]:

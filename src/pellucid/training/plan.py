@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pellucid.checkpoints.files import write_json
 from pellucid.errors import PellucidError
@@ -91,13 +92,29 @@ class Plan:
             PellucidError: when the file is missing, is not JSON or is not a plan.
         """
         try:
-            return cls._of(json.loads(path.read_text(encoding="utf-8")))
+            content, types = json.loads(path.read_text(encoding="utf-8")), get_type_hints(cls)
+            if not isinstance(content, dict) or not types.keys() >= content.keys() >= _required(cls):
+                raise TypeError(_("it does not have the fields of a plan"))
+            for name, value in content.items():
+                if not _is(value, types[name]):
+                    raise TypeError(_("{name} cannot be {value!r}").format(name=name, value=value))
+            return cls(**content)
         except FileNotFoundError:
             raise PellucidError(_("There is no plan here."), str(path), _("Give the plan.json of a run.")) from None
         except (ValueError, TypeError) as error:
             raise PellucidError(
                 _("This is not a plan that can be followed."), f"{path}: {error}", _("Give the plan.json of a run.")
             ) from None
+
+
+def _required(plan: type[Plan]) -> set[str]:
+    return {f.name for f in fields(plan) if f.default is MISSING and f.default_factory is MISSING}
+
+
+def _is(value: Any, type_: Any) -> bool:
+    """Whether a value from JSON is of a field's type; what a list or dictionary holds is not looked at."""
+    kinds = get_args(type_) if isinstance(type_, UnionType) else (type_,)
+    return any(isinstance(value, (int, float) if kind is float else get_origin(kind) or kind) for kind in kinds)
 
 
 def derive(task: Task, options: TrainOptions, machine: Machine, seconds_per_step: Callable[[Plan], float]) -> Plan:

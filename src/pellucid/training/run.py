@@ -98,7 +98,7 @@ def _room_for(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise PellucidError(
             _("The run's folder cannot be written: {why}.").format(why=error.strerror or error),
-            str(folder),
+            str(error.filename or folder),
             _("Free some disk space, or name a folder that you may write to."),
         ) from error
     finally:
@@ -127,7 +127,9 @@ def _plan(task: Task, options: TrainOptions) -> Plan:
         machine.fit_memory(task, plan)  # before the first step: the system would end a process that takes too much
         return seconds_per_step(task, plan)
 
-    return derive(task, options, machine.machine_of(options), measured)
+    plan = derive(task, options, machine.machine_of(options), measured)
+    machine.fit_memory(task, plan)
+    return plan
 
 
 def seconds_per_step(task: Task, plan: Plan, least: float = 1.5) -> float:
