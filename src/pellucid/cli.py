@@ -58,7 +58,8 @@ app = App(
     help_epilogue="Messages are in English or Chinese: as LANG says, or with `--language zh`. 中文：`--language zh`",
     version=__version__,
     help_format="markdown",
-    default_parameter=Parameter(negative=(), show_default=lambda default: "" if default is False else str(default)),
+    default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
 )
 
 
@@ -209,7 +210,7 @@ class Opening:
 @app.command
 def generate(
     run: str,
-    prompt: str | None = None,
+    prompt: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     /,
     *,
     max_tokens: int = 256,

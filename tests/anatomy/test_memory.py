@@ -11,9 +11,10 @@ from torch.profiler import ProfilerActivity, profile
 from pellucid.anatomy import families, memory
 from pellucid.anatomy.tree import Linear, walk
 from pellucid.networks.decoder import FAMILIES, Decoder, decoder_config
+from pellucid.networks.loss import cross_entropy_sum
 from pellucid.training.optimisers import Optimiser
 
-LENGTH = 32
+LENGTH = 160  # more than one block of our attention's queries, and not a whole number of them
 
 
 @st.composite
@@ -32,14 +33,14 @@ def configs(draw):
         "dropout": draw(st.sampled_from([0.0, 0.1])),
     }
     if family == "mistral":
-        shape["sliding_windows"] = tuple(draw(st.sampled_from([None, 8, LENGTH])) for _ in range(shape["n_layers"]))
+        shape["sliding_windows"] = tuple(draw(st.sampled_from([None, 64, LENGTH])) for _ in range(shape["n_layers"]))
     return decoder_config(family, **shape)
 
 
 @given(configs(), st.sampled_from([2, 4]))
 @settings(max_examples=50, deadline=None, derandomize=True)
 def test_what_autograd_keeps(config, e):
-    batch = 8
+    batch = 4
     network = Decoder(config).train()
     own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     live = {}
@@ -55,13 +56,22 @@ def test_what_autograd_keeps(config, e):
     visits = list(walk(families.decoder(config)))
     forecast = sum(v.times * memory.kept(v.leaf, batch * LENGTH, e, LENGTH) for v in visits)
     forecast += sum(2 * v.times * v.leaf.weights for v in visits if isinstance(v.leaf, Linear)) if e == 2 else 0
-    assert forecast == pytest.approx(sum(size for size, _ in live.values()), rel=0.01)
+    shared = 8 * batch * LENGTH + 8 * LENGTH * config.head_dim  # ids and, in fp32, angles: too small to foretell
+    assert forecast == pytest.approx(sum(size for size, _ in live.values()), rel=0.002, abs=shared)
 
 
 # each is decided at another moment
 PLANS = {
-    "loss": ("gpt2", {"vocab_size": 5000, "d_model": 128, "n_layers": 2, "n_heads": 2}, 4, 128, "bf16", "adamw", 1),
-    "last block": ("qwen3", {"vocab_size": 64, "d_model": 128, "n_layers": 3, "n_heads": 2}, 8, 128, "fp32", "adamw", 2),
+    "head": ("gpt2", {"vocab_size": 5000, "d_model": 128, "n_layers": 2, "n_heads": 2}, 16, 128, "bf16", "adamw", 1),
+    "last block": (
+        "qwen3",
+        {"vocab_size": 64, "d_model": 128, "n_layers": 3, "n_heads": 2},
+        8,
+        128,
+        "fp32",
+        "adamw",
+        2,
+    ),
     "embedding": ("llama", {"vocab_size": 9000, "d_model": 128, "n_layers": 2, "n_heads": 2}, 1, 16, "fp32", "muon", 1),
     "update": ("qwen3", {"vocab_size": 64, "d_model": 256, "n_layers": 4, "n_heads": 4}, 1, 16, "bf16", "muon", 1),
 }
@@ -88,13 +98,10 @@ def test_largest_batch_is_the_largest_that_fits(config, gigabytes):
 
 
 def test_nothing_fits_into_nothing():
-    assert memory.largest_batch(decoder_config("gpt2", vocab_size=50, d_model=32, n_layers=1, n_heads=2, context=8), 0) == 0
-
-
-def test_chunks_of_the_head_spare_logits():
-    config = decoder_config("gpt2", vocab_size=50257, d_model=768, n_layers=12, n_heads=12, context=1024)
-    whole, chunked = (memory.forecast(config, 4, head_chunk=chunk) for chunk in (None, 512))
-    assert whole.moments["loss"] - chunked.moments["loss"] >= 12 * 50257 * (4096 - 512)
+    assert (
+        memory.largest_batch(decoder_config("gpt2", vocab_size=50, d_model=32, n_layers=1, n_heads=2, context=8), 0)
+        == 0
+    )
 
 
 def test_parts_are_printed_and_add_up():
@@ -121,11 +128,7 @@ def peak_of_steps(config, batch, context, e, optimiser, accumulation) -> int:
             for _ in range(accumulation):
                 ids_BT = torch.randint(config.vocab_size, (batch, context), generator=generator)
                 with precision(e):
-                    logits_BTV = network(ids_BT)
-                    loss = torch.nn.functional.cross_entropy(
-                        logits_BTV.flatten(0, 1).float(), ids_BT.flatten(), reduction="sum"
-                    )
-                del logits_BTV
+                    loss = cross_entropy_sum(network(ids_BT).flatten(0, 1), ids_BT.flatten())
                 loss.backward()
             optimise.step(1.0)
             optimise.zero_grad()

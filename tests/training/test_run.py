@@ -258,7 +258,7 @@ def test_killed_twenty_times_it_ends_as_if_undisturbed(text, tmp_path):
     arguments = [str(text), "--out", str(out), "--plan", str(undisturbed / "plan.json"), "--vocab", "300"]
     moments, saves = random.Random(0), 0
     for _kill in range(20):
-        process = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL, stderr=open("/tmp/kill.err","wb"))
+        process = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         before = _steps(out)
         while _steps(out) <= before:  # a life is counted from its first step
             assert not _ended(process, 0.005), "it ended before it was killed"

@@ -14,7 +14,6 @@ from pellucid.anatomy.tree import (
     Norm,
     Part,
     Repeat,
-    Rotary,
     Sequence,
 )
 
@@ -65,9 +64,8 @@ def _attention(config: DecoderConfig, window: int | None) -> Sequence:
     if config.qk_norm:
         parts.append(Part("query_norm", Norm(head_dim, shift=False, heads=heads), "norm"))
         parts.append(Part("key_norm", Norm(head_dim, shift=False, heads=kv_heads), "norm"))
-    if config.positions == "rotary":
-        parts.append(Part("rotary", Rotary(heads + kv_heads, head_dim)))
-    parts.append(Part("product", Attention(heads, kv_heads, head_dim, window)))
+    product = Attention(heads, kv_heads, head_dim, window, rotated=config.positions == "rotary", normed=config.qk_norm)
+    parts.append(Part("product", product))
     parts.append(Part("output", Linear(heads * head_dim, config.d_model, config.output_bias)))
     parts.append(Part("dropout", Dropout(config.d_model, config.dropout)))
     return Sequence(tuple(parts))

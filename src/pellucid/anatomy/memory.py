@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pellucid.anatomy import counts, families
-from pellucid.anatomy.tree import Activation, Attention, Dropout, Embedding, Leaf, Linear, Norm, Rotary, Visit, walk
+from pellucid.anatomy.tree import Activation, Attention, Dropout, Embedding, Leaf, Linear, Norm, Visit, walk
 
 if TYPE_CHECKING:
     from pellucid.networks.decoder import DecoderConfig
 
-PROCESS = 358_000_000  # Python, torch and its kernels, tokenizers, after steps of a network of next to no size: measured
+PROCESS = (
+    356_000_000  # Python, torch and its kernels, tokenizers, after steps of a network of next to no size: measured
+)
+QUERIES = 128  # as in `networks/attention.py`, which cannot be imported without torch
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,6 @@ def forecast(
     precision: str = "bf16",
     optimiser: str = "muon",
     accumulation: int = 1,
-    head_chunk: int | None = None,
     process: int = PROCESS,
 ) -> Memory:
     """Forecast the peak resident size of a training on CPU.
@@ -54,13 +56,11 @@ def forecast(
     Always there: the process, 4N of weights, and the optimiser's state, 8N (AdamW: two moments) or 4M + 8(N - M)
     (Muon: one momentum for the matrices inside blocks). Beside them:
 
-    - loss: when the backward pass begins. What `kept` says of every leaf; 2 bytes for each weight of a matrix under
-      bf16; 12nV, as log-softmax, its gradient and the gradient of the logits are fp32; 4N of gradients if earlier
+    - head: the backward pass begins. What `kept` says of every leaf; 2 bytes for each weight of a matrix under bf16;
+      enV of logits, which have become their own gradient; eDV of the head's gradient; 4N of gradients if earlier
       micro-batches left them.
-    - head: when it has passed the head. The same less the logits, with enV of their gradient and (e + 4)DV of the
-      head's own in the product's precision and in fp32.
-    - last block: what the blocks kept, 4DV of the head's gradient, twice the gradient of the residual stream
-      (8nD), and the largest of what `passing` says of a leaf.
+    - last block: what the blocks kept, (e + 4)DV of the head's gradient and its cast, twice the gradient of the
+      residual stream (8nD), and the largest of what `passing` says of a leaf.
     - embedding: when the backward pass ends. 4N of gradients, and 8DV more where the table is tied: its gradient as
       head and its gradient as embedding are there while their sum is made.
     - update: 4N of gradients, and what the optimiser needs for a while (see `orthogonalising`).
@@ -73,16 +73,13 @@ def forecast(
         precision: "fp32", or "bf16" for autocast.
         optimiser: "adamw" or "muon".
         accumulation: Micro-batches in a step.
-        head_chunk: Tokens whose logits exist at once; all n when left out.
         process: Bytes that the process takes without any network.
     """
     length = context or config.context
     n, e = batch * length, 2 if precision == "bf16" else 4
     visits = list(walk(families.decoder(config)))
-    linears = [v for v in visits if isinstance(v.leaf, Linear)]
     total, inside = counts.parameters(families.decoder(config)).total, counts.matrices(families.decoder(config))
     table = config.vocab_size * config.d_model
-    logits = min(head_chunk or n, n) * config.vocab_size
 
     always = {
         "process": process,
@@ -90,20 +87,20 @@ def forecast(
         "optimiser state": 8 * total if optimiser == "adamw" else 4 * inside + 8 * (total - inside),
     }
     activations = {"activations": sum(v.times * kept(v.leaf, n, e, length) for v in visits)}
-    casts = {"bf16 copies of weights": sum(2 * v.times * v.leaf.weights for v in linears) if e == 2 else 0}
+    weights = sum(v.times * v.leaf.weights for v in visits if isinstance(v.leaf, Linear))
+    casts = {"bf16 copies of weights": 2 * weights if e == 2 else 0}
     earlier = 4 * total if accumulation > 1 else 0
     gradients = {"gradients": 4 * total}
     moments = {
-        "loss": {**activations, **casts, "gradients": earlier, "logits": 12 * logits},
-        "head": {**activations, **casts, "gradients": earlier + (e % 4 + 4) * table, "logits": e * logits},
+        "head": {**activations, **casts, "gradients": earlier + e * table, "logits": e * n * config.vocab_size},
         "last block": {
             **activations,
             **casts,
-            "gradients": max(earlier, 4 * table),
+            "gradients": earlier + (e % 4 + 4) * table,
             "passing gradients": max(passing(v.leaf, n, e) for v in visits) + 8 * n * config.d_model,
         },
         "embedding": {**gradients, "tied gradients": 8 * table if config.tied else 0},
-        "update": {**gradients, "orthogonalising": orthogonalising(linears) if optimiser == "muon" else 0},
+        "update": {**gradients, "orthogonalising": orthogonalising(visits) if optimiser == "muon" else 0},
         "finish": {"best model": 4 * total + 4 * inside},
     }
     totals = {name: sum(always.values()) + sum(parts.values()) for name, parts in moments.items()}
@@ -136,13 +133,10 @@ def kept(leaf: Leaf, n: int, e: int, length: int) -> int:
             return e * n * leaf.inputs
         case Norm(heads=None):  # its input, fp32; one (RMS) or two numbers a vector
             return 4 * n * (leaf.width + (2 if leaf.shift else 1))
-        case Norm():  # its input is what attention keeps of the linear layer before it
-            return 4 * n * leaf.heads
-        case Rotary():  # its output, which attention reads; casts of cosines and sines, for queries and for keys
-            return e * n * leaf.heads * leaf.head_dim + (2 * e * length * leaf.head_dim if e == 2 else 0)
-        case Attention():  # queries, keys, values as the linear layer made them; a log-sum a query; a mask of its own
-            masked = leaf.window is not None and leaf.window < length
-            return n * (e * (leaf.heads + 2 * leaf.kv_heads) * leaf.head_dim + 4 * leaf.heads) + masked * e * length**2
+        case Norm(heads=int(heads)):  # its input is what attention keeps of the linear layer before it
+            return 4 * n * heads
+        case Attention():
+            return _kept_of_attention(leaf, n, e, length)
         case Activation(gated=True):  # both halves of its input, and the activated one
             return 3 * e * n * leaf.width
         case Activation():  # its input
@@ -151,6 +145,35 @@ def kept(leaf: Leaf, n: int, e: int, length: int) -> int:
             return n * leaf.width if leaf.p else 0
         case Embedding():
             return 0
+    raise TypeError(leaf)
+
+
+def _kept_of_attention(leaf: Attention, n: int, e: int, length: int) -> int:
+    """What attention keeps; its output is the next layer's input, and counted there.
+
+    Queries, keys and values in one tensor, as the linear layer made them: en(H + 2H_kv)K. Turned queries and keys,
+    en(H + H_kv)K, and under bf16 the casts of cosines and sines. PyTorch's kernel: 4 bytes a query, and a mask where a
+    window is narrower than the text. Ours (bf16, `networks/attention.py`): the weights of the pairs that it computes,
+    and keys and values repeated for every head in place of the shared ones.
+    """
+    made = e * n * (leaf.heads + 2 * leaf.kv_heads) * leaf.head_dim
+    turned = e * n * (leaf.heads + leaf.kv_heads) * leaf.head_dim if leaf.rotated else 0
+    angles = 4 * e * length * leaf.head_dim if leaf.rotated and e == 2 else 0
+    windowed = leaf.window is not None and leaf.window < length
+    if e == 4 or windowed:
+        return made + turned + angles + 4 * n * leaf.heads + (e * length**2 if windowed else 0)
+    weights = e * n // length * leaf.heads * _pairs(length)
+    if leaf.heads == leaf.kv_heads:
+        return made + turned + angles + weights
+    queries = e * n * leaf.heads * leaf.head_dim
+    made = made if leaf.normed or not leaf.rotated else 0
+    return made + (queries if leaf.rotated else 0) + 2 * queries + angles + weights
+
+
+def _pairs(length: int) -> int:
+    """Pairs of positions whose weights our attention computes: a block of queries by all positions up to its end."""
+    starts = range(0, length, QUERIES)
+    return sum(min(QUERIES, length - start) * min(start + QUERIES, length) for start in starts)
 
 
 def passing(leaf: Leaf, n: int, e: int) -> int:
@@ -160,19 +183,19 @@ def passing(leaf: Leaf, n: int, e: int) -> int:
             return 2 * e * n * leaf.width
         case Activation():
             return e * n * leaf.width
-        case Attention():  # of queries, keys and values
-            return e * n * (leaf.heads + 2 * leaf.kv_heads) * leaf.head_dim
+        case Attention():  # of the output, and of queries, keys and values for every head
+            return 4 * e * n * leaf.heads * leaf.head_dim
     return 0
 
 
-def orthogonalising(linears: list[Visit]) -> int:
+def orthogonalising(visits: list[Visit]) -> int:
     """Bytes that Muon needs for a while: matrices of one shape, G parameters in all, are orthogonalised together.
 
     4G for the looked-ahead gradients, 4G for them in one tensor, 2G + 2G for the iterate and the next one in bf16, and
     two bf16 products of the iterate with itself, as wide as the matrix's shorter side.
     """
     matrices: Counter[tuple[int, int]] = Counter()
-    for visit in linears:
-        if visit.kind != "head":
-            matrices[visit.leaf.inputs, visit.leaf.outputs] += visit.times  # type: ignore[union-attr]
+    for visit in visits:
+        if isinstance(visit.leaf, Linear) and visit.kind != "head":
+            matrices[visit.leaf.inputs, visit.leaf.outputs] += visit.times
     return max(n * (12 * i * o + 4 * min(i, o) ** 2) for (i, o), n in matrices.items())

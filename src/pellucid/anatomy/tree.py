@@ -54,15 +54,6 @@ class Norm:
 
 
 @dataclass(frozen=True)
-class Rotary:
-    """The rotation of `heads` vectors of `head_dim` by their position."""
-
-    heads: int
-    head_dim: int
-    parameters: int = 0
-
-
-@dataclass(frozen=True)
 class Attention:
     """Causal attention: products of data with data. `heads` queries share `kv_heads` keys and values a token."""
 
@@ -70,6 +61,8 @@ class Attention:
     kv_heads: int
     head_dim: int
     window: int | None = None  # how many positions a query sees, itself included; None: all before it
+    rotated: bool = False  # queries and keys are turned by their positions first
+    normed: bool = False  # and have passed a norm of their own before that
     parameters: int = 0
 
 
@@ -113,7 +106,7 @@ class Sequence:
     parts: tuple[Part, ...]
 
 
-Leaf = Embedding | Linear | Norm | Rotary | Attention | Activation | Dropout
+Leaf = Embedding | Linear | Norm | Attention | Activation | Dropout
 Node = Leaf | Repeat | Sequence
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from pellucid.language import _
 from pellucid.training.loop import Step
 from pellucid.training.plan import Plan
 from pellucid.training.verdict import Verdict
+
+REPEATED = 0.05  # share of held-out lines that also stand in training, above which a warning is due
 
 
 class Progress(Protocol):
@@ -52,20 +57,23 @@ class Terminal:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self._bar: Bar | None = None
+        self._verdict = ""  # the last one that was said: said again only when it changes
 
     def recognised(self, what: str, facts: dict[str, Any]) -> None:
         self.console.print(f"[bold]{what}[/]")
         self.console.print(
-            _("{train:,} bytes to train on, {held:,} held out: {how}").format(
-                train=facts["train_bytes"], held=facts["held_out_bytes"], how=facts["held_out"]
-            ),
-            markup=False,
+            _("{train:,} bytes to train on, {held:,} held out.").format(
+                train=facts["train_bytes"], held=facts["held_out_bytes"]
+            )
         )
+        self.console.print(facts["held_out"], markup=False)
         self.console.print(
-            _("{share:.1%} of the held-out lines also stand in the training part").format(share=facts["repeated"])
+            _("{share:.1%} of the held-out lines also stand in the training part.").format(share=facts["repeated"])
         )
+        if facts["repeated"] > REPEATED:
+            self.say(_("So many repeated lines make the held-out loss look better than it is for new text."))
         for note in facts["notes"]:
-            self.console.print(f"• {note}", markup=False, style="yellow")
+            self.say(note)
 
     def planned(self, plan: Plan) -> None:
         table = Table(title=_("Plan"), title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=False)
@@ -88,6 +96,9 @@ class Terminal:
             self._task = self._bar.add_task(_("training"), total=plan.steps, completed=step, what="")
             self._bar.start()
         self._session: list[float] = []
+        self._loss: float | None = None  # of the last step; a resumed run may have to evaluate before it makes one
+        self._left = (plan.steps - step) * plan.forecast.get("seconds_per_step", 0.0)
+        self._rate = 0.0
 
     def step(self, step: Step, plan: Plan, seconds: float) -> None:
         self._session = [*self._session[-50:], seconds]
@@ -105,35 +116,37 @@ class Terminal:
     def evaluated(self, step: int, metrics: dict[str, float], verdict: Verdict) -> None:
         self.console.print(
             _(
-                "step {step:>5}  loss {loss:.3f}  held out {held:.3f}  {bits:.3f} bits per byte  "
-                "{rate:,.0f} tokens/s  {left} left  {verdict}"
+                "step {step:>5}: {loss}held out {held:.3f} nats a token = {bits:.3f} bits per byte; "
+                "{rate:,.0f} tokens/s, {left} left"
             ).format(
                 step=step,
-                loss=self._loss,
+                loss="" if self._loss is None else _("loss {loss:.3f}, ").format(loss=self._loss),
                 held=metrics["loss"],
                 bits=metrics["bits_per_byte"],
                 rate=self._rate,
                 left=clock(self._left),
-                verdict=verdict.sentences[0] if verdict.sentences else "",
             ),
             markup=False,
             soft_wrap=True,
         )
+        if verdict.state != self._verdict and verdict.sentences:
+            self.console.print(f"  {verdict.sentences[0]}", markup=False, style="cyan")
+        self._verdict = verdict.state
 
     def finished(
         self, folder: Path, plan: Plan, seconds: float, best_step: int, metrics: dict[str, float], verdict: Verdict
     ) -> None:
         self.close()
         self.console.print(
-            _(
-                "[bold]Trained in {time}.[/] Best model: step {step}, {bits:.3f} bits per byte on all held-out text."
-            ).format(time=clock(seconds), step=best_step, bits=metrics["bits_per_byte"])
+            _("Trained in {time}. Best model: step {step}, {bits:.3f} bits per byte on all held-out text.").format(
+                time=clock(seconds), step=best_step, bits=metrics["bits_per_byte"]
+            ),
+            style="bold",
         )
         for sentence in verdict.sentences:
-            self.console.print(f"  {sentence}", markup=False)
-        self.console.print(
-            _('The model is in {folder}. Try: [bold]pellucid generate {folder} "..."[/]').format(folder=folder)
-        )
+            self.console.print(Padding(Text(sentence), (0, 0, 0, 2)))
+        self.console.print(_("The model is in {folder}. Try:").format(folder=folder), markup=False)
+        self.console.print(f'pellucid generate {shlex.quote(str(folder))} "..."', markup=False, style="bold")
 
     def say(self, text: str) -> None:
         self.console.print(f"• {text}", markup=False, style="yellow")
@@ -150,9 +163,7 @@ def rows(plan: Plan) -> list[tuple[str, str, str]]:
     lines = [
         (
             _("network"),
-            _("{family}, {depth} layers, {width} wide").format(
-                family=network["family"], depth=network["n_layers"], width=network["d_model"]
-            ),
+            _("layers: {depth}, width: {width}").format(depth=network["n_layers"], width=network["d_model"]),
             why.get("network", ""),
         ),
         (_("parameters"), f"{plan.parameters:,}", _("all of them, embedding included (docs/figures.md)")),
@@ -179,7 +190,7 @@ def rows(plan: Plan) -> list[tuple[str, str, str]]:
         (_("precision"), plan.precision, why.get("precision", "")),
         (
             _("device"),
-            _("{device}, {threads} threads").format(device=plan.device, threads=plan.threads),
+            _("{device}, threads: {threads}").format(device=plan.device, threads=plan.threads),
             why.get("device", ""),
         ),
         (

@@ -121,6 +121,7 @@ def _plan(task: Task, options: TrainOptions) -> Plan:
                 options.plan,
                 _("Train on the same source with the same options, or without --plan."),
             )
+        task.network(plan)  # what cannot be built is refused before the run's folder is there
         return plan
 
     def measured(plan: Plan) -> float:
