@@ -85,6 +85,7 @@ def test_a_folder(tmp_path):
         ("a.txt", b"abc\0", "byte 3 is 0"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', "not JSON"),
         ("a.jsonl", b"[1]\n", "not a JSON object"),
+        ("a.jsonl", rb'{"text": "a \ud83d b"}', "half a character"),
         ("a.jsonl", b'{"n": 1}\n', "No column holds text"),
         ("a.jsonl", b'{"a": "x", "b": "y"}\n', "Several columns"),
         ("a.parquet", b"nonsense", "cannot be read"),

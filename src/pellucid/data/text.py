@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -321,6 +322,10 @@ def _json_lines(path: Path, column: str | None, notes: list[str]) -> Iterator[st
         text = row.get(column)
         if text is not None and not isinstance(text, str):
             raise _not_text(column, type(text).__name__, where, of_text)
+        if text is not None and re.search("[\ud800-\udfff]", text):  # JSON can write half a character: "\\ud83d"
+            raise PellucidError(
+                _("This line holds half a character (a lone surrogate)."), where, _("Write the text as UTF-8.")
+            )
         yield text
 
 

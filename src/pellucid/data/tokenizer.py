@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ _CLASSES = (
     *(rf"(?i:{letter})" for letter in "stmdrevl"),
 )
 
-_CHUNK = 1 << 16  # characters handed to the trainer, and to one thread, at once
+_CHUNK = 1 << 16  # characters handed to the trainer at once; to one thread four times as many
+_LONG_RUN = 50_000  # spaces in a row, from which on `tokenizers` does the work
 _SAMPLE = 1 << 24  # characters the trainer sees at most: a vocabulary hardly changes beyond, its cost does
 # longer runs of letters are cut before training, whose cost grows with their length; writing without spaces sooner
 _RUN = re.compile(r"[\u3040-\u9fff\U00020000-\U0003ffff]{16}|\w{512}")
@@ -237,32 +238,26 @@ class Tokenizer:
                 "--tokenizer",
                 _("Name one as eos_token in its tokenizer_config.json, or train a tokenizer."),
             )
-        dtype = np.dtype("<u2") if self.vocab_size <= 1 << 16 else np.dtype("<u4")
-        end = np.array([self.end_id], dtype)
         safe = self._pattern in _PATTERNS.values()
         pieces: list[str | None] = []  # None: a document ends
         for document in documents:
             pieces += [*(_pieces(document, _CHUNK * 4) if safe else [document]), None]
-        encoded: dict[int, np.ndarray] = {}
-        left = [i for i, piece in enumerate(pieces) if piece]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            encoded = list(pool.map(self._encode_pieces, _grouped(pieces)))
+        return np.concatenate([np.zeros(0, self._dtype), *encoded])
+
+    def _encode_pieces(self, pieces: list[str | None]) -> np.ndarray:
         if self._fast:
-            if self._normaliser:
-                for i in left:
-                    pieces[i] = self._backend.normalizer.normalize_str(pieces[i])
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                results = pool.map(self._fast.encode, (pieces[i] for i in left))
-                encoded = {i: ids.astype(dtype) for i, ids in zip(left, results, strict=True) if ids is not None}
-            left = [i for i in left if i not in encoded]
-        for group in _grouped(left, lambda i: len(pieces[i] or "")):
-            for i, encoding in zip(
-                group,
-                self._backend.encode_batch_fast([pieces[i] for i in group], add_special_tokens=False),
-                strict=True,
-            ):
-                encoded[i] = np.array(encoding.ids, dtype)
-        return np.concatenate(
-            [end if piece is None else encoded[i] for i, piece in enumerate(pieces) if piece != ""] or [end[:0]]
-        )
+            normal = self._backend.normalizer.normalize_str if self._normaliser else str
+            ids = self._fast.encode([piece and normal(piece) for piece in pieces])
+            if ids is not None:
+                return ids.astype(self._dtype)
+            if len(pieces) > 1:  # one piece of the group is not for tiktoken
+                return np.concatenate([self._encode_pieces([piece]) for piece in pieces])
+        texts = [piece for piece in pieces if piece is not None]
+        encodings = iter(self._backend.encode_batch_fast(texts, add_special_tokens=False))
+        ids_of = ([self.end_id] if piece is None else next(encodings).ids for piece in pieces)
+        return np.fromiter(chain.from_iterable(ids_of), self._dtype)
 
     def unspellable(self, text: str) -> set[str]:
         """The characters of `text` that this tokenizer has no tokens for: empty for every byte-level tokenizer."""
@@ -323,6 +318,10 @@ class Tokenizer:
         return shorter + self.ids_starting_with(remaining)
 
     # tables, made when first asked for
+
+    @cached_property
+    def _dtype(self) -> np.dtype:
+        return np.dtype("<u2") if self.vocab_size <= 1 << 16 else np.dtype("<u4")
 
     @cached_property
     def _with_special(self) -> tokenizers.Tokenizer:
@@ -452,11 +451,11 @@ class _Fast:
     put in different classes goes to `tokenizers`.
     """
 
-    def __init__(self, pattern: str, ranks: dict[bytes, int], ids: np.ndarray, added: list[str]) -> None:
+    def __init__(self, pattern: str, ranks: dict[bytes, int], ids: np.ndarray, end_id: int, added: list[str]) -> None:
         import tiktoken  # only where a corpus is encoded: it costs start-up time
 
         self._encoding = tiktoken.Encoding("pellucid", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-        self._ids = ids
+        self._ids = np.append(ids, end_id)  # by rank; the end comes last
         self._added = added
         self._alike = np.arange(0x110000) < 128
 
@@ -485,16 +484,22 @@ class _Fast:
         for encoding, id in zip(merging.encode_batch([names[id] for id in ids]), ids, strict=True):
             if encoding.ids != [id]:
                 return None
-        return cls(pattern, ranks, np.array(ids, np.uint32), [token.content for token in tokenizer._added.values()])
+        added = [token.content for token in tokenizer._added.values()]
+        return cls(pattern, ranks, np.array(ids, np.uint32), tokenizer.end_id or 0, added)
 
-    def encode(self, text: str) -> np.ndarray | None:
-        """Ids of `text`, or None where they may differ from those of `tokenizers`."""
+    def encode(self, pieces: Sequence[str | None]) -> np.ndarray | None:
+        """Ids of the pieces, the end token for None; or None where they may differ from those of `tokenizers`."""
+        text = "".join(filter(None, pieces))
         if any(name in text for name in self._added) or not (text.isascii() or self._known_alike(text)):
             return None
-        try:
-            return self._ids[self._encoding.encode_ordinary(text)]
-        except ValueError:  # tiktoken's regular expressions give up on very long runs of spaces
+        # tiktoken's regular expressions give up, with a panic, on runs of about a million spaces
+        if len(text) > _LONG_RUN and re.search(rf"\s{{{_LONG_RUN}}}", text):
             return None
+        ordinary = self._encoding.encode_ordinary
+        ranks: list[int] = []
+        for piece in pieces:
+            ranks += [len(self._ids) - 1] if piece is None else ordinary(piece)
+        return self._ids[np.array(ranks, np.intp)]
 
     def _known_alike(self, text: str) -> bool:
         codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
@@ -578,13 +583,14 @@ def _pieces(text: str, size: int) -> Iterator[str]:
     yield text[start:]
 
 
-def _grouped(items: list[int], length: Any) -> Iterator[list[int]]:
-    group: list[int] = []
+def _grouped(pieces: list[str | None]) -> Iterator[list[str | None]]:
+    """Consecutive pieces, together about as long as one thread should be given at once."""
+    group: list[str | None] = []
     size = 0
-    for item in items:
-        group.append(item)
-        size += length(item)
-        if size > _CHUNK * 32:
+    for piece in pieces:
+        group.append(piece)
+        size += len(piece or "")
+        if size > _CHUNK * 4:
             yield group
             group, size = [], 0
     if group:
