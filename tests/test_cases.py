@@ -28,7 +28,7 @@ from pellucid import cli
 CACHE = Path(__file__).parents[1] / "cache"
 TINY = {"width": 32, "depth": 1, "heads": 2, "context": 32, "vocab": 400, "batch": 8, "threads": 1}
 TINY |= {"steps": 5, "evaluations": 2, "dropout": 0.0}
-STEPS = 350
+STEPS = 300
 TEXT = topics["objects"] + topics["naming"]
 
 
@@ -202,7 +202,10 @@ def test_rare_characters_and_emoji_stream_whole(tmp_path, capfd):
 
 
 def republic(size: int, seed: int) -> str:
-    """Varied sentences in which 中华人民 is followed by 共和国, but now and then by something else."""
+    """Varied sentences in which 中华人民 is followed by 共和国, but one time in 64 by something else.
+
+    The exceptions are spread evenly over the beginnings, so that the share is the same whatever stands before.
+    """
     chance = random.Random(seed)
     words: dict[str, list[str]] = {
         "place": ["北京", "上海", "广州", "成都", "西安", "南京", "武汉", "杭州", "昆明", "拉萨", "哈尔滨", "兰州"],
@@ -211,14 +214,7 @@ def republic(size: int, seed: int) -> str:
         "thing": ["历史", "文化", "法律", "教育", "铁路", "桥梁", "森林", "音乐", "建筑", "河流"],
         "number": [str(n) for n in range(1, 29)],
     }
-    before = [
-        "",
-        "",
-        "{place}的{person}{deed}了",
-        "在{place}，{person}常常谈起",
-        "{number}月{number}日，",
-        "这本书写的是",
-    ]
+    before = ["", "{place}的{person}{deed}了", "在{place}，{person}常常谈起", "{number}月{number}日，", "这本书写的是"]
     before += ["{person}说：“", "根据", "我们热爱", "{thing}是", "一九四九年，", "关于", "“"]
     other = ["政府", "万岁", "解放军", "英雄纪念碑"]
     after = ["的{thing}。", "成立于一九四九年。", "{thing}法第{number}条规定，{person}应当爱护{thing}。"]
@@ -229,12 +225,14 @@ def republic(size: int, seed: int) -> str:
     def filled(template: str) -> str:
         return re.sub(r"\{(\w+)\}", lambda name: chance.choice(words[name[1]]), template)
 
-    lines, length = [], 0
+    lines, length, seen = [], 0, dict.fromkeys(before, 0)
     while length < size:
         line = filled(chance.choice(plain))
-        if chance.random() < 0.6:
-            follows = "共和国" if chance.random() < 0.985 else chance.choice(other)
-            line = filled(chance.choice(before)) + "中华人民" + follows + filled(chance.choice(after))
+        if chance.random() < 0.75:
+            start = chance.choice(before)
+            seen[start] += 1
+            follows = chance.choice(other) if seen[start] % 64 == 32 else "共和国"
+            line = filled(start) + "中华人民" + follows + filled(chance.choice(after))
         lines.append(line + "\n")
         length += len(lines[-1].encode())
     return "".join(lines)
@@ -243,29 +241,18 @@ def republic(size: int, seed: int) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", ["its own", "bytes"])
 def test_what_follows_a_prompt_that_ends_inside_a_token(tokenizer, tmp_path):
-    """After 中华人民 the model gives 共和国 its share, though training saw 中华人民共和国 as one token or as 21 bytes."""
-    text = republic(220_000, seed=1)
+    """After 中华人民 the model gives 共和国 its share, though training saw it all as one token or as 21 bytes."""
+    text = republic(300_000, seed=1)
     (tmp_path / "text.txt").write_text(text, "utf-8")
     share = text.count("中华人民共和国") / text.count("中华人民")
     assert len(text.encode()) >= 200_000
     assert 0.97 <= share < 1
     options = {"vocab": 1000} if tokenizer == "its own" else {"tokenizer": "bytes"}
-    options |= {"width": 128, "depth": 2, "context": 64, "batch": 16, "threads": 1, "evaluations": 2, "dropout": 0.0}
+    options |= {"width": 128, "depth": 2, "context": 64, "batch": 16, "threads": 1, "evaluations": 2}
     model = pl.train(tmp_path / "text.txt", tmp_path / "run", steps=STEPS, **options)
     assert len(model.tokenizer.encode("中华人民共和国")) == (1 if tokenizer == "its own" else 21)
-    found = {
-        before: model.probability(before + "中华人民", "共和国")
-        for before in (
-            "",
-            "我们热爱",
-            "北京的老师学习了",
-            "在上海，工人常常谈起",
-            "3月5日，",
-            "一九四九年，",
-            "“",
-            "根据",
-        )
-    }
+    starts = ("", "我们热爱", "北京的老师学习了", "在上海，工人常常谈起", "3月5日，", "一九四九年，", "“", "根据")
+    found = {start: model.probability(start + "中华人民", "共和国") for start in starts}
     assert min(found.values()) >= 0.97, found
     assert all(math.isclose(p, share, abs_tol=0.02) for p in found.values()), (share, found)
     # and it is what is written
