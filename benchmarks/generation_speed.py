@@ -1,4 +1,4 @@
-"""Generation against `transformers`' `generate` and against the memory's bandwidth: GPT-2 124M's shape, batch 1, greedy.
+"""Generation against `transformers`' `generate` and the memory's bandwidth: GPT-2 124M's shape, batch 1, greedy.
 
 Decoding excludes the prompt: from the first new token to the last, each as its caller gets it (ours with probability,
 rank and five alternatives; theirs through a streamer). The prompt's time is that until the first token of a prompt of
@@ -6,7 +6,7 @@ rank and five alternatives; theirs through a streamer). The prompt's time is tha
 weights that each token needs (all but the positions; the tied embedding once). Weights are random, written once by
 `transformers` and opened by both. What int8 costs in accuracy is measured on a small model that was trained.
 
-python benchmarks/generation_speed.py [--quick] [--rounds 5]
+python benchmarks/generation_speed.py [--quick] [--rounds 3]
 """
 
 import tempfile
@@ -34,7 +34,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], bool]] = {
 
 
 def main() -> None:
-    asked = measure.options(__doc__, rounds={"type": int, "default": 5})
+    asked = measure.options(__doc__, rounds={"type": int, "default": 3})
     measure.header(
         "imports, opening the folder, int8 rounding, tokenizing; one prompt and 8 tokens before", asked.quick
     )
@@ -58,9 +58,7 @@ def main() -> None:
             print(f"{title}, tokens/s")
             for name, figure in figures.items():
                 print(f"  {name:<34}{figure.show(',.1f')}")
-        print(
-            f"bandwidth {last['bandwidth'] / 1e9:.1f} GB/s; {last['bytes'] / 1e6:.0f} MB of weights a token (last round)"
-        )
+        print(f"bandwidth {last['bandwidth'] / 1e9:.1f} GB/s; {last['bytes'] / 1e6:.0f} MB of weights a token")
         print(f"  fp32 decoding / bandwidth bound   {verdict(share, 0.85)}")
         ours, theirs = decoding["ours fp32"], decoding["transformers fp32"]
         print(f"  fp32 decoding / transformers      {ours.over(theirs).show('.2f')}")

@@ -1,8 +1,8 @@
 """Bits per byte of held-out text against the recipe that nanoGPT publishes for a CPU.
 
 (a) The same shape, bytes and number of tokens, byte tokens, three seeds each: our loop and optimiser against theirs.
-(b) The same 180 s of training on two threads, alone, one after the other: `pellucid train FILE --minutes 3` with its own
-    plan against their characters, with their schedule stretched to the seconds that ours took (180 at least).
+(b) The same 180 s of training on all cores, one after the other: `pellucid train FILE --minutes 3` with its own plan
+    against their characters, with their schedule stretched to the seconds that ours took (180 at least).
 
 Shakespeare: 42 texts joined by line breaks, the last 5 % of the bytes held out. Tang poems: a line break after each
 line, the last 5 % of the poems held out. Bits per byte count every held-out byte once, in blocks of the context that do

@@ -1,8 +1,8 @@
 """Encoding a corpus against tiktoken with the same merges: MB of UTF-8 a second.
 
-Ours is what `pellucid train` does with its text: ids of all documents, an end token after each, in one array. The peer is
-tiktoken alone, by its two documented ways for texts without special tokens: a document after the other, and in a batch
-with as many threads as there are cores; the goal is set against the faster. The tables of both are built before.
+Ours is what `pellucid train` does with its text: ids of all documents, an end token after each, in one array. The
+peer is tiktoken alone, by its two documented ways for texts without special tokens: one document after the other, and
+in a batch with as many threads as there are cores; the goal is set against the faster.
 
 python benchmarks/tokenizer_speed.py [--quick] [--rounds 7]
 """

@@ -325,7 +325,7 @@ def test_a_damaged_file_is_named(refused, workshop, tmp_path, monkeypatch, file,
 
 
 def test_a_full_disk_loses_nothing(tmp_path):
-    """The system refuses to write long files, as it does on a full disk: what was saved stays and can be gone on with."""
+    """The system refuses to write long files, as on a full disk: what was saved stays and can be gone on with."""
     shutil.copytree("stopped", tmp_path / "run")
     kept = snapshot(tmp_path / "run" / "checkpoints" / "last")
 
@@ -568,3 +568,12 @@ def test_a_reader_that_leaves_is_no_error():
     errors = process.stderr.read()
     assert process.wait() == 0, errors
     assert "rror" not in errors
+
+
+def test_a_figure_is_the_same_wherever_it_stands(pellucid, tmp_path):
+    """Three steps are too few to say much, and what is said must hold together."""
+    _code, out, _error = pellucid("train", "text.txt", "--out", str(tmp_path / "run"), "--steps", "3", *OPTIONS)
+    measured = re.search(r"([\d.]+) bits per byte on all held-out text", out)
+    compared = re.search(r"([\d.]+) bits per byte on unseen text", out)
+    assert f"{float(measured[1]):.2f}" == compared[1]
+    assert not re.search(r"\b(inf|nan)\b", out)

@@ -49,7 +49,7 @@ _CLASSES = (
 
 _CHUNK = 1 << 16  # characters handed to the trainer at once; to one thread four times as many
 _LONG_RUN = 50_000  # spaces in a row, from which on `tokenizers` does the work
-_SAMPLE = 1 << 24  # characters the trainer sees at most: a vocabulary hardly changes beyond, its cost does
+SAMPLE = 1 << 24  # characters the trainer sees at most: a vocabulary hardly changes beyond, its cost does
 # longer runs of letters are cut before training, whose cost grows with their length; writing without spaces sooner
 _RUN = re.compile(r"[\u3040-\u9fff\U00020000-\U0003ffff]{16}|\w{512}")
 
@@ -114,7 +114,7 @@ class Tokenizer:
         if vocab_size < 257:
             raise PellucidError(
                 _("A vocabulary of {n} is too small.").format(n=vocab_size),
-                "--vocabulary",
+                "--vocab",
                 _("Use at least 257: every byte and the end token."),
             )
         backend = _blank(family)
@@ -557,7 +557,7 @@ def _with_end(backend: tokenizers.Tokenizer) -> tuple[tokenizers.Tokenizer, list
 
 
 def _training_pieces(texts: Sequence[str]) -> Iterator[str]:
-    every = -(-sum(map(len, texts)) // _SAMPLE) or 1
+    every = -(-sum(map(len, texts)) // SAMPLE) or 1
     pieces = (piece for text in texts for piece in _pieces(text, _CHUNK))
     for piece in islice(pieces, 0, None, every):
         start = 0

@@ -15,7 +15,7 @@ from pellucid.anatomy import compute, counts, families, memory
 from pellucid.checkpoints.decoder import open_decoder, read_decoder_config, save_decoder
 from pellucid.data import text as texts
 from pellucid.data.compress import MOST_TRAINING, bits_per_byte, compression, unigram_nats
-from pellucid.data.tokenizer import Tokenizer
+from pellucid.data.tokenizer import SAMPLE, Tokenizer
 from pellucid.data.tokens import Batches, TokenFile, evaluation_blocks
 from pellucid.errors import PellucidError
 from pellucid.language import _
@@ -56,8 +56,6 @@ class TextTask:
         self.tokenizer, self.train, self.validation, self._facts = tokenizer, train, validation, facts
         self.items = len(train)
         self._bytes = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)], dtype=np.int64)
-        if tokenizer.end_id is not None:
-            self._bytes[tokenizer.end_id] = 0  # an end is no text
         self._start = self._start_id()
 
     def _start_id(self) -> int | None:
@@ -311,6 +309,8 @@ def _tokenizer(documents: list[str], size: int, options: TrainOptions) -> tuple[
         wanted = min(max(2 ** round(math.log2(max(1, size) / 2000)), 512), most)
         why = _("a token for about every 2,000 bytes of text, between 512 and {most}").format(most=most)
     tokenizer = Tokenizer.train(documents, wanted, options.family or "qwen3")
+    if sum(map(len, documents)) > SAMPLE:
+        why += _("; learned from {n:,} characters at even distances").format(n=SAMPLE)
     if tokenizer.vocab_size < wanted:
         why = _("the text supports no more than {n} ({wanted} were wanted)").format(
             n=tokenizer.vocab_size, wanted=wanted

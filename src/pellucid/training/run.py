@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -346,7 +346,8 @@ class Run:
         best = self.task.open_network(self.folder).to(self.plan.device)
         metrics = self._metrics(best, whole=True)
         self.reference = Reference(**self.task.baselines(thorough=True))
-        verdict = judge(self.reference, self._history(), finished=True)
+        history = replace(self._history(), best_bpb=metrics["bits_per_byte"])
+        verdict = judge(self.reference, history, finished=True)
         self.journal.write(
             "finished",
             step=self.state.step,

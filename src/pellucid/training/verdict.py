@@ -90,6 +90,7 @@ class History:
     validation: Sequence[Point]  # on held-out text, after that many steps
     planned_steps: int
     decay_start: int | None = None  # first step with a falling learning rate (cosine: half the plan), if it ever falls
+    best_bpb: float | None = None  # bits per byte of the best model on all held-out text, once it has been measured
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,7 @@ def _comparison(seen: _Seen) -> list[str]:
     """Bits per byte of the best model on unseen text against compressors on the same text."""
     if not seen.validation:
         return []
-    reference, bpb = seen.reference, seen.reference.bpb(seen.best_loss)
+    reference, bpb = seen.reference, seen.best_bpb
     rivals = {
         _("token frequencies"): reference.bpb(reference.unigram_nats),
         "gzip": reference.gzip_bpb,
@@ -323,6 +324,7 @@ class _Seen:
 
         # With evaluations as good as each other, the first is the best: the later ones brought nothing.
         self.best_step, self.best_loss = min(self.validation, key=lambda point: point[1], default=(0, math.inf))
+        self.best_bpb = reference.bpb(self.best_loss) if history.best_bpb is None else history.best_bpb
         self.validation_loss = self.validation[-1][1] if self.validation else math.inf
         self.recent_training = self.windows[-1] if self.windows else math.inf
         self.lowest_training = min(self.windows, default=math.inf)
@@ -363,7 +365,7 @@ class _Seen:
         return -float(doublings @ losses / (doublings @ doublings))
 
     def _relative_gap(self) -> float | None:
-        if not self.validation or not self.training or self.validation_loss <= 0:
+        if not self.validation or not self.windows or self.validation_loss <= 0:
             return None
         return (self.validation_loss - self.recent_training) / self.validation_loss
 
@@ -381,7 +383,7 @@ class _Seen:
             "validation_loss": self.validation_loss,
             "best_validation_loss": self.best_loss,
             "best_step": self.best_step if self.validation else None,
-            "bits_per_byte": reference.bpb(self.best_loss),
+            "bits_per_byte": self.best_bpb,
             "gzip_bits_per_byte": reference.gzip_bpb,
             "xz_bits_per_byte": reference.xz_bpb,
             "xz_given_training_bits_per_byte": reference.xz_given_training_bpb,
