@@ -81,11 +81,11 @@ PLANS = {
 def test_peak_of_live_tensors(moment):
     family, shape, batch, context, name, optimiser, accumulation = PLANS[moment]
     config = decoder_config(family, **shape, context=context, dropout=0.1)
-    told = memory.forecast(config, batch, context, name, optimiser, accumulation)
-    tensors = {name: size - told.parts["process"] for name, size in told.moments.items() if name != "finish"}
+    told = memory.forecast(config, batch, context, name, optimiser, accumulation, process=0, held=0)
+    tensors = {name: size for name, size in told.moments.items() if name != "finish"}  # no step has that one
     assert max(tensors, key=tensors.__getitem__) == moment
     measured = peak_of_steps(config, batch, context, 2 if name == "bf16" else 4, optimiser, accumulation)
-    assert max(tensors.values()) == pytest.approx(measured, rel=0.05)
+    assert max(tensors.values()) == pytest.approx(measured, rel=0.03)
 
 
 @given(configs(), st.integers(1, 4))

@@ -504,7 +504,8 @@ def _gather(folder: Path, tensors: dict[str, Tensor], sources: Sources, shape: t
                 _("The two files belong to different models; copy or download both again."),
             )
         parts.append(part.t() if sources.transposed else part)
-    return torch.cat(parts) if len(parts) > 1 else parts[0].contiguous()
+    # a transposed view stays one: turning it would cost time, and a single vector passes it faster as it is
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _with_prefix(config: DecoderConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

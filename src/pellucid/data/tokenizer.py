@@ -340,7 +340,7 @@ class Tokenizer:
         if id in self._added:
             return token.encode()
         if self._style == "bytes":
-            return bytes(_BYTES[character] for character in token)
+            return _spelled(token)
         if self._style == "words":
             return token.replace(self._json["decoder"]["suffix"], " ").encode()
         if re.fullmatch("<0x[0-9A-F]{2}>", token):
@@ -473,8 +473,8 @@ class _Fast:
         ids = [vocabulary[character] for character in _CHARACTERS]
         for merge in model["merges"]:
             left, right = merge if isinstance(merge, list) else merge.split(" ")
-            spelled = bytes(_BYTES[character] for character in left + right)
-            parts = [bytes(_BYTES[character] for character in part) for part in (left, right)]
+            spelled = _spelled(left + right)
+            parts = [_spelled(part) for part in (left, right)]
             if spelled in ranks or not all(part in ranks for part in parts):
                 return None
             ranks[spelled] = len(ids)
@@ -659,6 +659,11 @@ def _chat_template(companions: dict[str, str]) -> str | None:
     return template
 
 
+def _spelled(token: str) -> bytes:
+    """The bytes that a byte-level token's characters stand for."""
+    return token.translate(_LATIN_1).encode("latin-1")
+
+
 def _byte_characters() -> list[str]:
     """GPT-2's alphabet: bytes that print stand for themselves, the others for characters from U+0100 on."""
     printing = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
@@ -667,4 +672,4 @@ def _byte_characters() -> list[str]:
 
 
 _CHARACTERS = _byte_characters()
-_BYTES = {character: byte for byte, character in enumerate(_CHARACTERS)}
+_LATIN_1 = {ord(character): byte for byte, character in enumerate(_CHARACTERS)}

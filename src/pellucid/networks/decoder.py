@@ -114,8 +114,8 @@ class Decoder(nn.Module):
         self.config = config
         device = torch.get_default_device()
         with torch.device("meta"):  # spares torch's own initialisation, and the global generator
-            self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-            self.positions = nn.Embedding(config.context, config.d_model) if config.positions == "learned" else None
+            self.embedding = _table(config.vocab_size, config.d_model)
+            self.positions = _table(config.context, config.d_model) if config.positions == "learned" else None
             self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
             self.norm = nn.Identity() if config.post_norm else _norm(config)
             self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
@@ -419,6 +419,11 @@ def sinusoids(context: int, d_model: int) -> Tensor:
         frequencies = 10_000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
         angles = positions_T[:, None] * frequencies
         return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :d_model].float()
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    # nn.Embedding(rows, width) would draw normal numbers, which on the meta device loads torch's compiler: a second
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
 def _norm(config: DecoderConfig) -> nn.Module:
