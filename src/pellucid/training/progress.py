@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +25,7 @@ REPEATED = 0.05  # share of held-out lines that also stand in training, above wh
 class Progress(Protocol):
     """Listens to a run."""
 
+    def reading(self, source: str | None) -> None: ...
     def recognised(self, what: str, facts: dict[str, Any]) -> None: ...
     def planned(self, plan: Plan) -> None: ...
     def started(self, plan: Plan, step: int) -> None: ...
@@ -39,6 +41,7 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing: everything is in the journal."""
 
+    def reading(self, source: str | None) -> None: ...
     def recognised(self, what: str, facts: dict[str, Any]) -> None: ...
     def planned(self, plan: Plan) -> None: ...
     def started(self, plan: Plan, step: int) -> None: ...
@@ -57,9 +60,16 @@ class Terminal:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self._bar: Bar | None = None
+        self._status: Status | None = None
         self._verdict = ""  # the last one that was said: said again only when it changes
 
+    def reading(self, source: str | None) -> None:
+        self._status = self.console.status(_("reading, and cutting into tokens"))
+        self._status.start()
+
     def recognised(self, what: str, facts: dict[str, Any]) -> None:
+        assert self._status is not None
+        self._status.update(_("measuring this machine's speed"))
         self.console.print(f"[bold]{what}[/]")
         self.console.print(
             _("{train:,} bytes to train on, {held:,} held out.").format(
@@ -76,6 +86,8 @@ class Terminal:
             self.say(note)
 
     def planned(self, plan: Plan) -> None:
+        assert self._status is not None
+        self._status.stop()
         table = Table(title=_("Plan"), title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(no_wrap=True)
@@ -152,6 +164,8 @@ class Terminal:
         self.console.print(f"• {text}", markup=False, style="yellow")
 
     def close(self) -> None:
+        if self._status:
+            self._status.stop()
         if self._bar:
             self._bar.stop()
             self._bar = None

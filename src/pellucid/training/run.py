@@ -51,19 +51,24 @@ def start(
             str(folder),
             _("Go on with it by --resume {out}, or name another folder.").format(out=out),
         )
-    with _room_for(folder) as making:
-        task = TextTask.prepare(source, options, making)
-        progress.recognised(TextTask.recognise(source) or "", task.facts())
-        plan = _plan(task, options)
-        progress.planned(plan)
-        if dry_run:
-            return plan
-        plan.save(making / "plan.json")
-        (making / "journal.jsonl").touch()
-        making.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        replace_folder(making, folder)
+    making_in = Path(tempfile.gettempdir(), "pellucid-plan") if dry_run else folder
+    try:
+        with _room_for(making_in) as making:
+            progress.reading(source)
+            task = TextTask.prepare(source, options, making)
+            progress.recognised(TextTask.recognise(source) or "", task.facts())
+            plan = _plan(task, options)
+            progress.planned(plan)
+            if dry_run:
+                return plan
+            plan.save(making / "plan.json")
+            (making / "journal.jsonl").touch()
+            making.chmod(0o755)
+            if folder.exists():
+                folder.rmdir()
+            replace_folder(making, folder)
+    finally:
+        progress.close()
     _run(folder, plan, TextTask.restore(folder, plan.facts), progress)
     return plan
 
@@ -242,35 +247,36 @@ class Run:
         self.progress.started(self.plan, self.state.step)
         if self.state.due:
             self.evaluate()
-        stopped_early = self._enough()
-        with interruptible() as interrupted:
-            started = time.perf_counter()
+        with interruptible(self.progress) as interrupted:
             try:
-                for step in (
-                    ()
-                    if stopped_early
-                    else steps(self.network, self.task, self.optimiser, self.plan, self.batches, self.state.step)
-                ):
-                    self._made(step, time.perf_counter() - started)
-                    last = self.state.step >= self.plan.steps
-                    if last or self.state.step % self.plan.evaluate_every == 0:
-                        self.state.due = True
-                        self.save()
-                        self.evaluate()
-                        stopped_early = self._enough()
-                    elif time.monotonic() - self._last_save > self.plan.save_seconds:
-                        self.save()
-                    if interrupted.is_set() and not last:
-                        self._stop_here()
-                    if stopped_early:
-                        break
-                    started = time.perf_counter()
+                self._train(interrupted)
+            except StoppedError:
+                raise
             except PellucidError:
                 self.save()  # not finite: the bad step was not applied, so what is saved is good
                 raise
-        if stopped_early and self.state.step < self.plan.steps:
+        if self._enough() and self.state.step < self.plan.steps:
             self.journal.write("stopped early", step=self.state.step, best_step=self.state.best_step)
         self.finish()
+
+    def _train(self, interrupted: threading.Event) -> None:
+        if self._enough():  # resumed between its last evaluation and its end
+            return
+        started = time.perf_counter()
+        for step in steps(self.network, self.task, self.optimiser, self.plan, self.batches, self.state.step):
+            self._made(step, time.perf_counter() - started)
+            last = self.state.step >= self.plan.steps
+            if last or self.state.step % self.plan.evaluate_every == 0:
+                self.state.due = True
+                self.save()
+                self.evaluate()
+            elif time.monotonic() - self._last_save > self.plan.save_seconds:
+                self.save()
+            if interrupted.is_set() and not last:
+                self._stop_here()
+            if self._enough():
+                return
+            started = time.perf_counter()
 
     def _made(self, step: Step, seconds: float) -> None:
         """A step was made: write it down, show it, look at the clock."""
@@ -389,7 +395,7 @@ class Run:
 
 
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
+def interruptible(progress: Progress) -> Iterator[threading.Event]:
     """Turn the first Ctrl-C into a flag that the loop reads between steps; the second one ends the process as usual."""
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -400,6 +406,7 @@ def interruptible() -> Iterator[threading.Event]:
     def on_interrupt(number: int, frame: Any) -> None:
         flag.set()
         signal.signal(signal.SIGINT, before)
+        progress.say(_("Stopping after this step; again to stop at once and go back to the last checkpoint."))
 
     signal.signal(signal.SIGINT, on_interrupt)
     try:
