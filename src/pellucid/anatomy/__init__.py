@@ -1,1 +1,1 @@
-"""How many parameters, how much memory, how much arithmetic: each one walk over a tree of shapes."""
+"""Counts, compute and memory, each one walk over a network's tree of shapes; none of it imports torch."""

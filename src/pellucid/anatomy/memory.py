@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pellucid.anatomy import counts, families
 from pellucid.anatomy.tree import Activation, Attention, Dropout, Embedding, Leaf, Linear, Norm, Visit, walk
+from pellucid.language import _
 
 if TYPE_CHECKING:
     from pellucid.networks.decoder import DecoderConfig
@@ -39,8 +40,27 @@ class Memory:
         return sum(self.parts.values())
 
     def __str__(self) -> str:
-        rows = {name: size for name, size in self.parts.items() if size} | {f"peak, at {self.moment}": self.total}
-        return "\n".join(f"{name:<24}{size / 1e6:>12,.1f} MB" for name, size in rows.items())
+        names = _names()
+        rows = {names[part]: size for part, size in self.parts.items() if size} | {_("peak"): self.total}
+        return "\n".join(f"{size / 1e6:>10,.1f} MB  {name}" for name, size in rows.items())
+
+
+def _names() -> dict[str, str]:
+    """The parts in the user's language."""
+    return {
+        "process": _("Python, torch and its kernels"),
+        "weights": _("weights"),
+        "optimiser state": _("state of the optimiser"),
+        "activations": _("activations kept for the backward pass"),
+        "bf16 copies of weights": _("copies of the weights in bf16"),
+        "gradients": _("gradients of the weights"),
+        "logits": _("logits, or their gradient"),
+        "passing gradients": _("gradients of activations in passage"),
+        "tied gradients": _("gradients of the embedding before they are added up"),
+        "orthogonalising": _("matrices that Muon orthogonalises"),
+        "best model": _("the best model, read back"),
+        "holes between blocks": _("held by the allocator between blocks"),
+    }
 
 
 def forecast(

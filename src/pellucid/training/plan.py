@@ -191,8 +191,10 @@ def _largest_affordable(designs: list[Design], speed: Speed, budget: float, item
     while not speed.knows(chosen):  # each measurement tells more of the next guess
         speed.measure(chosen)
         chosen = max((d for d in designs if affordable(d)), key=lambda d: d.parameters, default=designs[0])
-    why = _(
-        "the largest of {n} whose parameters see at least {ratio:.2g} items each in {minutes:g} minutes: {seen:.3g}"
+    why = (
+        _("the largest of {n} whose parameters see at least {ratio:.2g} tokens each in {minutes:g} minutes: {seen:.3g}")
+        if affordable(chosen)
+        else _("the smallest of {n}: its parameters see {seen:.3g} tokens each in {minutes:g} minutes, no more")
     ).format(n=len(designs), ratio=_items_wanted(budget), minutes=budget / 60, seen=seen(chosen) / chosen.parameters)
     return chosen, why
 
@@ -296,12 +298,14 @@ def _steps(plan: Plan, options: TrainOptions, items: int, rate: float | None, bu
     else:
         steps = math.ceil(ITEMS_PER_PARAMETER * plan.parameters / plan.items_per_step)
         plan.reasons["steps"] = _("{n} items a parameter (Hoffmann et al. 2022)").format(n=ITEMS_PER_PARAMETER)
-    most = max(FEWEST_STEPS, math.ceil(MOST_PASSES * items / plan.items_per_step))
-    if steps > most:
-        plan.reasons["steps"] = _(
-            "{passes} passes over the text: more would teach nothing new (Muennighoff et al. 2023)"
+    most = math.ceil(MOST_PASSES * items / plan.items_per_step)
+    if steps > max(FEWEST_STEPS, most):
+        plan.reasons["steps"] = (
+            _("{passes} passes over the text: more would teach nothing new (Muennighoff et al. 2023)")
+            if most >= FEWEST_STEPS
+            else _("the fewest from which a network learns anything: the text is very short")
         ).format(passes=MOST_PASSES)
-    return max(1, min(steps, most))
+    return max(1, min(steps, max(FEWEST_STEPS, most)))
 
 
 def _regularise(plan: Plan, task: Task, options: TrainOptions) -> None:

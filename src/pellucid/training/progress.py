@@ -91,7 +91,7 @@ class Terminal:
         table = Table(title=_("Plan"), title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(no_wrap=True)
-        table.add_column(style="dim")
+        table.add_column(style="dim", overflow="fold")
         for name, value, reason in rows(plan):
             table.add_row(name, value, reason)
         self.console.print(table)

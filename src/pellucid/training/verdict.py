@@ -281,13 +281,13 @@ def _comparison(seen: _Seen) -> list[str]:
     bits = {name: value for name, value in rivals.items() if value is not None}
     said = [
         _("{bpb:.2f} bits per byte on unseen text (step {step}); on the same text: {rivals}.").format(
-            bpb=bpb, step=seen.best_step, rivals=", ".join(f"{name} {value:.2f}" for name, value in bits.items())
+            bpb=bpb, step=seen.best_step, rivals=_(", ").join(f"{name} {value:.2f}" for name, value in bits.items())
         )
     ]
     if reference.partial:
         said.append(_("The text is long: gzip and xz were given only a part of it."))
     if ahead := [name for name, value in bits.items() if value <= bpb]:
-        return [*said, _("Still ahead of it: {names}.").format(names=", ".join(ahead))]
+        return [*said, _("Still ahead of it: {names}.").format(names=_(", ").join(ahead))]
     return [*said, _("That is better than all of these: it has learned more of this text than a compressor finds.")]
 
 
