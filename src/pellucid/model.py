@@ -23,6 +23,7 @@ from pellucid.generation.sampling import Sampling
 from pellucid.generation.score import Evaluation, ScoredToken, score
 from pellucid.language import _
 from pellucid.networks.decoder import Decoder
+from pellucid.networks.device import device as find_device
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -60,7 +61,7 @@ class Model:
             raise PellucidError(
                 _("There is no precision {name!r}.").format(name=precision), "--precision", _("Use fp32 or bf16.")
             )
-        check_device(device)
+        device = find_device(device)
         if quantise and device != "cpu":
             raise PellucidError(_("int8 weights are for CPUs."), "--int8", _("Leave --int8 out, or use --device cpu."))
         if not folder.is_dir():
@@ -230,17 +231,6 @@ class Model:
     def _before(self) -> int | None:
         """What stands before a text to be scored."""
         return self.tokenizer.prefix[0] if self.tokenizer.prefix else self.start_id
-
-
-def check_device(device: str) -> None:
-    """Raises a PellucidError when torch finds no such device here."""
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present.get(device):
-        raise PellucidError(
-            _("There is no device {device!r} here.").format(device=device),
-            "--device",
-            _("Devices: cpu, and cuda or mps where torch finds one."),
-        )
 
 
 @dataclass(frozen=True)

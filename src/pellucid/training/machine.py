@@ -14,6 +14,7 @@ from torch import nn
 
 from pellucid.errors import PellucidError
 from pellucid.language import _
+from pellucid.networks.device import device as find_device
 from pellucid.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -34,14 +35,7 @@ class Machine:
 def machine_of(options: TrainOptions) -> Machine:
     """Choose device, threads and precision; the precision by timing a matrix product in each."""
     why: dict[str, str] = {}
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    device = options.device or next(name for name in present if present[name])
-    if not present.get(device):
-        raise PellucidError(
-            _("There is no device {device!r} here.").format(device=device),
-            "--device",
-            _("Devices: cpu, and cuda or mps where torch finds one."),
-        )
+    device = find_device(options.device)
     why["device"] = _("as given") if options.device else _("the fastest that torch finds")
     threads = options.threads or torch.get_num_threads()
     why["threads"] = _("as given") if options.threads else _("all physical cores")
