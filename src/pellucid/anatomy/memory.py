@@ -25,6 +25,7 @@ PROCESS = (
 )
 HELD = 0.38  # share of what comes and goes that the C library holds but cannot use again: 0.17 to 0.6 were measured
 QUERIES = 128  # as in `networks/attention.py`, which cannot be imported without torch
+TOGETHER = 2**22  # as in `training/optimisers.py`, a room above
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def passing(leaf: Leaf, n: int, e: int) -> int:
 
 
 def orthogonalising(visits: list[Visit]) -> int:
-    """Bytes that Muon needs for a while: matrices of one shape, G parameters in all, are orthogonalised together.
+    """Bytes that Muon needs for a while: of one shape it orthogonalises `TOGETHER` numbers at once, G in all.
 
     4G for the looked-ahead gradients, 4G for them in one tensor, 2G + 2G for the iterate and the next one in bf16, and
     two bf16 products of the iterate with itself, as wide as the matrix's shorter side.
@@ -223,4 +224,6 @@ def orthogonalising(visits: list[Visit]) -> int:
     for visit in visits:
         if isinstance(visit.leaf, Linear) and visit.kind != "head":
             matrices[visit.leaf.inputs, visit.leaf.outputs] += visit.times
-    return max(n * (12 * i * o + 4 * min(i, o) ** 2) for (i, o), n in matrices.items())
+    return max(
+        min(n, max(1, TOGETHER // (i * o))) * (12 * i * o + 4 * min(i, o) ** 2) for (i, o), n in matrices.items()
+    )

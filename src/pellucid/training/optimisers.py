@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from pellucid.training.plan import Plan
 
+TOGETHER = 2**22  # numbers that Muon orthogonalises in one call: more would gain nothing and take 12 bytes each
+
 
 class Optimiser:
     """The optimisers that train one network, stepped together, with a state that can be saved without pickles."""
@@ -88,8 +90,10 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     by_shape[matrix.shape].append(matrix)
-            for matrices in by_shape.values():
-                self._step_together(matrices, group)
+            for shape, matrices in by_shape.items():
+                together = max(1, TOGETHER // shape.numel())
+                for start in range(0, len(matrices), together):
+                    self._step_together(matrices[start : start + together], group)
 
     def _step_together(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
         gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
