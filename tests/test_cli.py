@@ -18,7 +18,7 @@ import pytest
 import pellucid as pl
 from pellucid import cli, language
 from pellucid.training import run as running
-from pellucid.training.progress import Silent, Terminal
+from pellucid.training.progress import Progress, Terminal
 
 TINY = {"width": 32, "depth": 1, "heads": 2, "context": 32, "vocab": 300, "batch": 4, "threads": 1}
 OPTIONS = [f"--{name}={value}" for name, value in TINY.items()]
@@ -27,7 +27,7 @@ MEASURED = running.seconds_per_step
 PELLUCID = [sys.executable, "-m", "pellucid"]
 
 
-class Stop(Silent):
+class Stop(Progress):
     """Interrupts the training, as Ctrl-C does, when a step is made."""
 
     def __init__(self, at: int) -> None:

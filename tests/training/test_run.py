@@ -16,7 +16,7 @@ import torch
 
 import pellucid as pl
 from pellucid.training import journal
-from pellucid.training.progress import Silent
+from pellucid.training.progress import Progress
 
 TINY = {"width": 32, "depth": 2, "heads": 2, "context": 32, "vocab": 300, "batch": 4, "threads": 1}
 
@@ -31,7 +31,7 @@ def text(tmp_path_factory) -> Path:
     return path
 
 
-class Stop(Silent):
+class Stop(Progress):
     """Interrupts the training, as Ctrl-C does, when a step is made."""
 
     def __init__(self, at: int) -> None:
@@ -117,7 +117,7 @@ def test_a_plan_gives_the_same_bytes_again(text, straight, tmp_path):
 
 
 def test_an_early_decay_is_written_into_the_plan_and_followed_again(text, tmp_path):
-    class SlowMachine(Silent):
+    class SlowMachine(Progress):
         """Makes the run believe that a quarter of the time had been promised."""
 
         def started(self, plan, step):

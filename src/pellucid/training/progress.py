@@ -1,10 +1,10 @@
-"""What a training shows while it runs. The loop knows nothing of it; `Silent` shows nothing, `Terminal` a few lines."""
+"""What a training shows while it runs. The loop knows nothing of it."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -22,8 +22,8 @@ from pellucid.training.verdict import Verdict
 REPEATED = 0.05  # share of held-out lines that also stand in training, above which a warning is due
 
 
-class Progress(Protocol):
-    """Listens to a run."""
+class Progress:
+    """Listens to a run. This one shows nothing: everything is in the journal."""
 
     def reading(self, source: str | None) -> None: ...
     def recognised(self, what: str, facts: dict[str, Any]) -> None: ...
@@ -38,23 +38,7 @@ class Progress(Protocol):
     def close(self) -> None: ...
 
 
-class Silent:
-    """Shows nothing: everything is in the journal."""
-
-    def reading(self, source: str | None) -> None: ...
-    def recognised(self, what: str, facts: dict[str, Any]) -> None: ...
-    def planned(self, plan: Plan) -> None: ...
-    def started(self, plan: Plan, step: int) -> None: ...
-    def step(self, step: Step, plan: Plan, seconds: float) -> None: ...
-    def evaluated(self, step: int, metrics: dict[str, float], verdict: Verdict) -> None: ...
-    def finished(
-        self, folder: Path, plan: Plan, seconds: float, best_step: int, metrics: dict[str, float], verdict: Verdict
-    ) -> None: ...
-    def say(self, text: str) -> None: ...
-    def close(self) -> None: ...
-
-
-class Terminal:
+class Terminal(Progress):
     """The plan as a table, a bar while training, a line for each evaluation, the verdict at the end."""
 
     def __init__(self, console: Console | None = None) -> None:

@@ -29,7 +29,7 @@ from pellucid.training.loop import Step, autocast, steps
 from pellucid.training.optimisers import Optimiser
 from pellucid.training.options import TrainOptions
 from pellucid.training.plan import Plan, derive
-from pellucid.training.progress import Progress, Silent
+from pellucid.training.progress import Progress
 from pellucid.training.verdict import History, Reference, judge
 
 BEHIND = 1.2  # the clock may run this much over the plan before the decay starts early
@@ -43,7 +43,7 @@ def start(
     Raises:
         PellucidError: when ``out`` exists, or the source or an option cannot be used. Nothing is left behind.
     """
-    progress = progress or Silent()
+    progress = progress or Progress()
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PellucidError(
@@ -83,7 +83,7 @@ def resume(out: str, progress: Progress | None = None) -> Plan:
     if not (folder / "plan.json").exists():
         raise PellucidError(_("There is no run here."), out, _("Name the folder that `pellucid train --out` made."))
     plan = Plan.open(folder / "plan.json")
-    _run(folder, plan, TextTask.restore(folder, plan.facts), progress or Silent())
+    _run(folder, plan, TextTask.restore(folder, plan.facts), progress or Progress())
     return plan
 
 
