@@ -21,7 +21,6 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": "268435456",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-COMPUTING = ("train",)  # writing gains nothing from it, and starts later: large pages must be zeroed first
 
 
 def main() -> None:
@@ -33,11 +32,12 @@ def main() -> None:
 def settle_allocator(arguments: list[str]) -> None:
     """On Linux, start this process again with glibc settings that must stand in the environment before Python runs.
 
-    Only for commands that compute, only once, and not at all with PELLUCID_ALLOCATOR=off; settings of the user's stand.
+    Only for training (writing would start later: large pages must be zeroed first), only once, and not at all with
+    PELLUCID_ALLOCATOR=off; settings of the user's stand.
     """
-    computing = any(argument in COMPUTING for argument in arguments[:3]) and not {"--help", "-h"} & set(arguments)
+    training = "train" in arguments[:3] and not {"--help", "-h"} & set(arguments)
     mode = os.environ.get("PELLUCID_ALLOCATOR", "")
-    if sys.platform != "linux" or not computing or mode in ("off", "settled"):
+    if sys.platform != "linux" or not training or mode in ("off", "settled"):
         return
     environment = {**ALLOCATOR, **os.environ, "PELLUCID_ALLOCATOR": "settled"}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

@@ -101,8 +101,8 @@ def forecast(
     """
     length = context or config.context
     n, e = batch * length, 2 if precision == "bf16" else 4
-    visits = list(walk(families.decoder(config)))
-    total, inside = counts.parameters(families.decoder(config)).total, counts.matrices(families.decoder(config))
+    tree = families.decoder(config)
+    visits, total, inside = list(walk(tree)), counts.parameters(tree).total, counts.matrices(tree)
     table = config.vocab_size * config.d_model
 
     always = {
