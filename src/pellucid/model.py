@@ -12,6 +12,7 @@ import torch
 
 from pellucid.checkpoints.decoder import open_decoder
 from pellucid.checkpoints.files import read_json
+from pellucid.checkpoints.gguf import open_gguf
 from pellucid.data.tokenizer import Tokenizer
 from pellucid.errors import PellucidError
 from pellucid.generation.chat import render
@@ -45,10 +46,10 @@ class Model:
 
     @classmethod
     def open(cls, folder: str | Path, device: str = "cpu", precision: str = "fp32", quantise: bool = False) -> Model:
-        """Open a run, or any folder of a decoder that `transformers` wrote.
+        """Open a run, any folder of a decoder that `transformers` wrote, or a .gguf file.
 
         Args:
-            folder: Holds config.json, model.safetensors and tokenizer.json.
+            folder: Holds config.json, model.safetensors and tokenizer.json; or the path of a .gguf file.
             device: "cpu", "cuda" or "mps".
             precision: Of weights and arithmetic, "fp32" or "bf16".
             quantise: Read single tokens with an int8 copy of the weights (on a CPU): see `generation.int8`.
@@ -64,15 +65,19 @@ class Model:
         device = find_device(device)
         if quantise and device != "cpu":
             raise PellucidError(_("int8 weights are for CPUs."), "--int8", _("Leave --int8 out, or use --device cpu."))
-        if not folder.is_dir():
+        if not folder.exists():
             raise PellucidError(
                 _("There is no model here."), str(folder), _("Train one first: pellucid train SOURCE --out RUN.")
             )
-        config = read_json(folder / "config.json")
-        tokenizer = Tokenizer.open(folder)
-        network = open_decoder(folder, PRECISIONS[precision]).to(device).eval().requires_grad_(False)
-        own = config.get("pellucid") or {}
-        begin = own.get("start_id", config.get("bos_token_id"))
+        own: dict[str, Any] = {}
+        if folder.is_dir():
+            config = read_json(folder / "config.json")
+            tokenizer, network = Tokenizer.open(folder), open_decoder(folder, PRECISIONS[precision])
+            own = config.get("pellucid") or {}
+            begin = own.get("start_id", config.get("bos_token_id"))
+        else:
+            network, tokenizer, begin = open_gguf(folder, PRECISIONS[precision])
+        network = network.to(device).eval().requires_grad_(False)
         return cls(
             network,
             tokenizer,
@@ -148,7 +153,7 @@ class Model:
             text = "".join(message["content"] for message in messages)
             ids = [*self.tokenizer.prefix, *self.tokenizer.encode(text)]
         else:
-            text = render(self.tokenizer.chat_template, messages, self.folder)
+            text = render(self.tokenizer.chat_template, messages, self.tokenizer.special_names, self.folder)
             ids = self.tokenizer.encode(text, allow_special=True)
         return self._continue(
             ids,

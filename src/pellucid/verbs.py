@@ -38,7 +38,7 @@ def plan(source: str | Path | None = None, *, progress: Progress | None = None, 
 
 
 def open(folder: str | Path, device: str = "cpu", precision: str = "fp32", quantise: bool = False) -> Model:
-    """Open a run, or any folder of a decoder that `transformers` wrote: see `Model.open`."""
+    """Open a run, any folder of a decoder that `transformers` wrote, or a .gguf file: see `Model.open`."""
     return Model.open(folder, device, precision, quantise)
 
 

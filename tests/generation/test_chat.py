@@ -22,13 +22,14 @@ def test_the_conversation_is_written_as_transformers_writes_it(tmp_path):
     Tokenizer.byte_level().save(tmp_path, "llama")
     theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path)
     expected = theirs.apply_chat_template(MESSAGES, chat_template=CHATML, tokenize=False, add_generation_prompt=True)
-    assert render(CHATML, MESSAGES, tmp_path) == expected
+    assert render(CHATML, MESSAGES, Tokenizer.open(tmp_path).special_names) == expected
 
 
 def test_special_tokens_may_be_described(tmp_path):
     described = {"eos_token": {"content": "</s>", "special": True}, "bos_token": None}
+    Tokenizer.byte_level().save(tmp_path, "llama")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(described))
-    assert render("{{ eos_token }}{{ bos_token }}", [], tmp_path) == "</s>"
+    assert render("{{ eos_token }}{{ bos_token }}", [], Tokenizer.open(tmp_path).special_names) == "</s>"
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ class Tokenizer:
         end_ids: Every token at which writing stops; `end_id` is one of them.
         prefix: Ids that this tokenizer's models expect before any text (Llama's `<s>`); empty for ours.
         chat_template: Jinja source, or None.
+        special_names: How bos_token, eos_token and their like are written: what chat templates ask for.
         lossless: Whether decoding gives back every text byte for byte (not where text is normalised first).
         digest: SHA-256 of everything that decides ids.
     """
@@ -94,6 +95,7 @@ class Tokenizer:
         if self.prefix and self.prefix[-1] in self.end_ids and len(self.prefix) > 1:
             self.prefix.pop()
         self.chat_template = _chat_template(self._companions)
+        self.special_names = _special_names(self._companions)
         self.lossless = self._json["normalizer"] is None and self._style == "bytes"
         self.digest = hashlib.sha256(
             json.dumps([self._json, self.end_id], sort_keys=True, ensure_ascii=False).encode()
@@ -117,7 +119,7 @@ class Tokenizer:
                 "--vocab",
                 _("Use at least 257: every byte and the end token."),
             )
-        backend = _blank(family)
+        backend = blank(family)
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size - 1,
             min_frequency=2,
@@ -130,7 +132,7 @@ class Tokenizer:
     @classmethod
     def byte_level(cls, family: str = "qwen3") -> "Tokenizer":
         """256 bytes, in the order of their values, and the end token, 256."""
-        backend = _blank(family)
+        backend = blank(family)
         backend.model = models.BPE(vocab={_CHARACTERS[byte]: byte for byte in range(256)}, merges=[])
         return cls(*_with_end(backend))
 
@@ -531,7 +533,8 @@ def _class_tests() -> list[tuple[Any, Any]]:
     return [pair(pattern) for pattern in _CLASSES]
 
 
-def _blank(family: str) -> tokenizers.Tokenizer:
+def blank(family: str) -> tokenizers.Tokenizer:
+    """Byte-level BPE that cuts text as the family does, still without tokens and merges."""
     if family not in _PATTERNS:
         raise PellucidError(
             _("There is no family {family}.").format(family=repr(family)),
@@ -657,6 +660,14 @@ def _chat_template(companions: dict[str, str]) -> str | None:
         named = {entry["name"]: entry["template"] for entry in template}
         template = named.get("default")
     return template
+
+
+def _special_names(companions: dict[str, str]) -> dict[str, str]:
+    settings = json.loads(companions.get("tokenizer_config.json", "{}"))
+    named = {name: value for name, value in settings.items() if name.endswith("_token")}
+    # a file may describe the token instead of naming it
+    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in named.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 
 def _spelled(token: str) -> bytes:

@@ -10,13 +10,19 @@ from pellucid.errors import PellucidError
 from pellucid.language import _
 
 
-def render(template: str, messages: Sequence[Mapping[str, str]], folder: Path | None = None) -> str:
+def render(
+    template: str,
+    messages: Sequence[Mapping[str, str]],
+    special_names: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> str:
     """The conversation as the model's text, up to where its answer begins.
 
     Args:
         template: Jinja. It is code from a file, so it runs in Jinja's immutable sandbox.
         messages: Each ``{"role": ..., "content": ...}``.
-        folder: The model's; its `tokenizer_config.json` says how bos_token, eos_token and their like are written.
+        special_names: How bos_token, eos_token and their like are written.
+        folder: The model's, for messages.
 
     Raises:
         PellucidError: when the template is broken, or refuses the messages.
@@ -33,7 +39,7 @@ def render(template: str, messages: Sequence[Mapping[str, str]], folder: Path | 
     conversation = [dict(message) for message in messages]
     try:
         return environment.from_string(template).render(
-            messages=conversation, add_generation_prompt=True, **_special_tokens(folder)
+            messages=conversation, add_generation_prompt=True, **(special_names or {})
         )
     except (TemplateError, TypeError, ValueError) as error:
         raise PellucidError(
@@ -41,15 +47,6 @@ def render(template: str, messages: Sequence[Mapping[str, str]], folder: Path | 
             str(folder or ""),
             _("Roles are usually system (first), then user and assistant in turn."),
         ) from error
-
-
-def _special_tokens(folder: Path | None) -> dict[str, str]:
-    """bos_token, eos_token and their like, each as text; a file may describe the token instead."""
-    file = folder / "tokenizer_config.json" if folder else None
-    settings = json.loads(file.read_text("utf-8")) if file and file.is_file() else {}
-    named = {name: value for name, value in settings.items() if name.endswith("_token")}
-    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in named.items()}
-    return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 
 def _refuse(message: str) -> NoReturn:
