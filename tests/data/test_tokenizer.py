@@ -149,7 +149,7 @@ def test_the_proof_on_merges_holds_for_any_merges(data):
         if "".join(pair) not in tokens:
             merges.append(pair)
             tokens.append("".join(pair))
-    backend = module._blank("qwen3")
+    backend = module.blank("qwen3")
     names = [*module._CHARACTERS, *("".join(pair) for pair in merges)]
     backend.model = models.BPE(vocab={name: id for id, name in enumerate(names)}, merges=merges)
     tokenizer = Tokenizer(*module._with_end(backend))
@@ -160,7 +160,7 @@ def test_the_proof_on_merges_holds_for_any_merges(data):
 
 def test_merges_on_which_tiktoken_differs_are_seen():
     # "abc" is listed as ab + c; from a + bc, where the text takes it, only tiktoken would make it
-    backend = module._blank("qwen3")
+    backend = module.blank("qwen3")
     names = [*module._CHARACTERS, "bc", "ab", "abc"]
     merges = [("b", "c"), ("a", "b"), ("ab", "c")]
     backend.model = models.BPE(vocab={name: id for id, name in enumerate(names)}, merges=merges)
