@@ -1,6 +1,7 @@
 """Reading ids with a key-value cache: only what is new goes through the network."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ class Reader:
         self._cache = KeyValueCache(network.config, 1, self.capacity, weight.dtype, weight.device) if cached else None
         self._ids: list[int] = []  # those in the cache
         self._unturned = _unturned(self.quick)
+        self._serial = quick is None and weight.device.type == "cpu" and weight.dtype == torch.float32
 
     @torch.inference_mode()
     def logits(self, ids: Sequence[int], last: int = 1) -> Tensor:
@@ -43,8 +45,23 @@ class Reader:
         if new_BT.shape[1] == 1 and self._unturned:
             linear = self._unturned.pop()
             linear.weight.data = linear.weight.data.t().contiguous().t()
-        x_BTD = network.hidden(new_BT, self._cache)
-        return network.head(x_BTD[0, -last:]).float()
+        with _one_thread() if new_BT.shape[1] == 1 and self._serial else contextlib.nullcontext():
+            x_BTD = network.hidden(new_BT, self._cache)
+            return network.head(x_BTD[0, -last:]).float()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch multiplies a matrix with one vector on one core; a second thread would only be waited for.
+
+    Waiting is dear where other programs run: a token of GPT-2 takes up to four times as long with two threads.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _unturned(network: Decoder) -> list[nn.Linear]:
