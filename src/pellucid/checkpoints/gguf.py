@@ -48,10 +48,11 @@ def _config(file: GGUFFile) -> DecoderConfig:
     settings, tensors = file.settings, file.tensors
     settings.only("general.type", "model")
     settings.only("general.quantization_version", 2)
-    settings.only("split.count", 0, 1)
+    if settings.values.get("split.count", 1) not in (0, 1):
+        settings.refuse("split.count", _("Merge the parts into one file: llama-gguf-split --merge"))
     family = settings.get("general.architecture", str)
     if family not in FAMILIES:
-        settings.refuse("general.architecture")
+        settings.refuse("general.architecture", _("Supported are {families}.").format(families=", ".join(FAMILIES)))
     d_model = settings.size(f"{family}.embedding_length")
     n_layers = settings.size(f"{family}.block_count")
     n_heads = settings.size(f"{family}.attention.head_count")
@@ -69,7 +70,7 @@ def _config(file: GGUFFile) -> DecoderConfig:
         "head_dim": head_dim,
         "d_ff": settings.size(f"{family}.feed_forward_length"),
         "context": settings.size(f"{family}.context_length"),
-        "norm_eps": settings.get(f"{family}.attention.{kind}_epsilon", float),
+        "norm_eps": settings.positive(f"{family}.attention.{kind}_epsilon"),
         "tied": "output.weight" not in tensors,
     }
     if family != "gpt2":
@@ -102,24 +103,24 @@ def _rotary(file: GGUFFile, family: str, head_dim: int, context: int) -> dict[st
     settings, prefix = file.settings, f"{family}.rope."
     settings.only(f"{prefix}dimension_count", head_dim)
     settings.ignore([f"{prefix}scaling.finetuned"])
-    base = settings.get(f"{prefix}freq_base", float, 10_000.0)
+    base = settings.positive(f"{prefix}freq_base", 10_000.0)
     kind = settings.get(f"{prefix}scaling.type", str, "none")
     if ROPE_FACTORS in file.tensors:
         settings.only(f"{prefix}scaling.type", "none")
         return {"rotary_base": base, "rotary_scaling": _llama3_scaling(file, base, head_dim)}
     if kind == "none" and f"{prefix}scale_linear" in settings.values:  # the older spelling
-        factor = settings.get(f"{prefix}scale_linear", float)
+        factor = settings.positive(f"{prefix}scale_linear")
         return {"rotary_base": base, "rotary_scaling": {"type": "linear", "factor": factor}}
     if kind not in ("none", "linear", "yarn"):
         settings.refuse(f"{prefix}scaling.type")
     scaling: dict[str, Any] | None = None
     if kind != "none":
-        scaling = {"type": kind, "factor": settings.get(f"{prefix}scaling.factor", float)}
+        scaling = {"type": kind, "factor": settings.positive(f"{prefix}scaling.factor")}
     if scaling and kind == "yarn":
         scaling["original_max_position_embeddings"] = settings.size(f"{prefix}scaling.original_context_length", context)
         for name in ("beta_fast", "beta_slow"):
             if f"{prefix}scaling.yarn_{name}" in settings.values:
-                scaling[name] = settings.get(f"{prefix}scaling.yarn_{name}", float)
+                scaling[name] = settings.positive(f"{prefix}scaling.yarn_{name}")
         settings.only(f"{prefix}scaling.attn_factor", 1.0)
         settings.only(f"{prefix}scaling.yarn_attn_factor", 1.0)
         settings.only(f"{prefix}scaling.yarn_ext_factor", 1.0)

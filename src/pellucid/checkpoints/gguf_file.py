@@ -174,6 +174,10 @@ class Settings:
         value = self.get(name, int, default)
         return value if value >= 1 else self.refuse(name)
 
+    def positive(self, name: str, default: float | None = None) -> float:
+        value = self.get(name, float, default)
+        return value if 0 < value < math.inf else self.refuse(name)
+
     def only(self, name: str, *values: Any) -> None:
         """Refuse the setting if it is there with another value than these."""
         self.known.add(name)
@@ -190,14 +194,14 @@ class Settings:
             if name.startswith(prefix) and name not in self.known:
                 self.refuse(name)
 
-    def refuse(self, name: str) -> NoReturn:
+    def refuse(self, name: str, fix: str = "") -> NoReturn:
         value = str(self.values.get(name))
         raise PellucidError(
             _("This model's {name} = {value} is not supported.").format(
                 name=name, value=value if len(value) <= 60 else f"{value[:60]} …"
             ),
             self.where,
-            _("Supported are GGUF files of {families}.").format(families="llama, qwen2, qwen3, gpt2"),
+            fix or _("Take another file of this model, or another model."),
         )
 
 

@@ -51,7 +51,7 @@ def tokenizer_from(settings: Settings) -> tuple[Tokenizer, int | None]:
         backend = _sentence_piece(settings, vocabulary, normal)
         adds = True
     else:
-        settings.refuse(f"{PREFIX}model")
+        settings.refuse(f"{PREFIX}model", _supported())
     backend.add_special_tokens([AddedToken(tokens[id], normalized=False) for id in sorted(special)])
     own = [token for token, kind in zip(tokens, types, strict=True) if kind == USER_DEFINED]
     backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in own])
@@ -70,7 +70,7 @@ def tokenizer_from(settings: Settings) -> tuple[Tokenizer, int | None]:
 
 def _byte_level(settings: Settings, pre: str, vocabulary: dict[str, int], normal: list[str]) -> tokenizers.Tokenizer:
     if pre not in FAMILIES:
-        settings.refuse(f"{PREFIX}pre")
+        settings.refuse(f"{PREFIX}pre", _supported())
     settings.only(f"{PREFIX}add_space_prefix", False)
     settings.only(f"{PREFIX}remove_extra_whitespaces", False)
     settings.ignore([f"{PREFIX}scores", f"{PREFIX}unknown_token_id"])  # merges decide, and bytes spell everything
@@ -150,6 +150,10 @@ def _id(settings: Settings, name: str, tokens: list[str]) -> int | None:
     if not 0 <= id < len(tokens):
         settings.refuse(PREFIX + name)
     return id
+
+
+def _supported() -> str:
+    return _("Supported are {families}.").format(families=", ".join([*FAMILIES, "llama-spm"]))
 
 
 def _damaged(settings: Settings, name: str) -> PellucidError:
