@@ -47,7 +47,9 @@ class GGUFFile:
             with self.path.open("rb") as file:
                 if file.read(4) != b"GGUF":
                     raise PellucidError(
-                        _("This is not a GGUF file."), str(path), _("Name the folder of a model, or a .gguf file.")
+                        _("This is no model: it is not a GGUF file."),
+                        str(path),
+                        _("Name the folder of a model, or a .gguf file."),
                     )
                 self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
