@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pellucid.generation.decode import Token
     from pellucid.generation.options import Sampling
     from pellucid.model import Evaluation, Model
+    from pellucid.tracing.trace import record, trace
     from pellucid.training.options import TrainOptions
     from pellucid.verbs import open, plan, resume, train
 
@@ -23,7 +24,9 @@ _HOMES = {
     "TrainOptions": "pellucid.training.options",
     "open": "pellucid.verbs",
     "plan": "pellucid.verbs",
+    "record": "pellucid.tracing.trace",
     "resume": "pellucid.verbs",
+    "trace": "pellucid.tracing.trace",
     "train": "pellucid.verbs",
 }
 __all__ = [
@@ -35,7 +38,9 @@ __all__ = [
     "TrainOptions",
     "open",
     "plan",
+    "record",
     "resume",
+    "trace",
     "train",
 ]
 

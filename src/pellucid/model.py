@@ -25,6 +25,8 @@ from pellucid.generation.score import Evaluation, ScoredToken, score
 from pellucid.language import _
 from pellucid.networks.decoder import Decoder
 from pellucid.networks.device import device as find_device
+from pellucid.tracing.text import TextTrace
+from pellucid.tracing.trace import trace
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -199,6 +201,30 @@ class Model:
             size,
             tuple(ScoredToken(id, self.tokenizer.show(id), self.tokenizer.token_bytes(id), p) for id, p in scored),
         )
+
+    def trace(self, text: str, *, budget: float | None = None) -> TextTrace:
+        """Read `text` once and record every operation: any number can then be asked why. See `tracing`.
+
+        Args:
+            text: What the model reads; its last position says what comes next.
+            budget: Bytes that the recording may take; None: half of the free memory.
+
+        Raises:
+            PellucidError: when the text is empty or longer than the context, or the recording exceeds the budget.
+        """
+        ids = [*self.tokenizer.prefix, *self.tokenizer.encode(text)]
+        if not ids:
+            raise PellucidError(_("The prompt is empty."), "", _("Give a text of at least one character."))
+        context = self.network.config.context
+        if len(ids) > context:
+            raise PellucidError(
+                _("The text has {n:,} tokens, and the model sees {context:,}.").format(n=len(ids), context=context),
+                "",
+                _("Give a shorter one."),
+            )
+        device = self.network.embedding.weight.device
+        recorded = trace(self.network, torch.tensor([ids], device=device), budget=budget)
+        return TextTrace(recorded.tape, self.tokenizer)
 
     def int8_cost(self, text: str) -> Int8Cost:
         """What int8 weights change in predicting `text`.

@@ -1,0 +1,195 @@
+"""A trace: a finished tape, and the questions that can be asked of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.errors import PellucidError
+from pellucid.language import _
+from pellucid.tracing.addresses import Addresses, Numbers
+from pellucid.tracing.layers import Flow, flow
+from pellucid.tracing.recorder import recording
+from pellucid.tracing.roles import Roles
+from pellucid.tracing.rules import CONVENTIONS
+from pellucid.tracing.tape import Tape
+from pellucid.tracing.why import Answer, Question, Why
+
+
+class Trace:
+    """What ran while it was recorded. Every number in it has an address, and can be asked why."""
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+
+    # ---- what there is
+
+    def find(self, address: str) -> Numbers:
+        """The numbers at an address: see `addresses`.
+
+        Raises:
+            PellucidError: when there are none; it names what is near.
+        """
+        return self.addresses.find(address)
+
+    def value(self, address: str) -> Tensor:
+        """A copy of the numbers at an address."""
+        numbers = self.find(address)
+        return self.tape.read(numbers.place, numbers.time).clone()
+
+    def tree(self) -> str:
+        """Every recorded call of a module and what it gave, indented, with the operations that it ran itself."""
+        lines = []
+        for scope in self.tape.scopes:
+            depth = scope.path.count(".") + 1 if scope.path else 0
+            shapes = ", ".join(str(list(place.shape)) for place in scope.outputs)
+            lines.append(f"{'  ' * depth}{scope.path or '(root)'}#{scope.call}  {scope.kind}  {shapes}")
+        return "\n".join(lines)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done otherwise so that it can be seen, and how much it changed."""
+        return [
+            _("{name} ran in its visible form; its results differ by at most {difference:.2g}").format(
+                name=name or "the module", difference=difference
+            )
+            for name, difference in self.tape.switched.items()
+        ]
+
+    # ---- why
+
+    def why(self, question: str | Question | Numbers, *, convention: str = "values") -> Answer:
+        """The terms that add up to a number.
+
+        Args:
+            question: An address of one number, or a question made by one of the methods that name what people ask for.
+            convention: Who gets the credit for a product of two values that both depend on the input: "values" (what
+                is weighted, not the weights: probabilities, norm scales and activations are coefficients), "gates"
+                (the other factor), or "half" (half each).
+
+        Raises:
+            PellucidError: when there is no such number, or it was changed since.
+        """
+        asked = self._question(question, convention)
+        return self.unfolding.answer(asked, convention)
+
+    def flow(self, question: str | Question | Numbers, *, convention: str = "values", exact: bool = False) -> Flow:
+        """What every input, layer and constant contributes to a number: see `layers.Flow`.
+
+        Args:
+            question: As for `why`.
+            convention: As for `why`.
+            exact: Compute in float64; slower.
+        """
+        asked = self._question(question, convention)
+        value = sum(amount for _, amount in asked.constants)
+        widest = torch.float64 if exact else torch.float32
+        for numbers, weights in asked.seeds:
+            recorded = self.tape.read(numbers.place, numbers.time)
+            value += (recorded.double() * weights.double()).sum().item()
+            widest = torch.promote_types(widest, recorded.dtype)
+        seeds = [(numbers.place, numbers.time, weights) for numbers, weights in asked.seeds]
+        found = flow(self.tape, self.roles, asked.name, value, seeds, dtype=widest, convention=convention)
+        if not asked.constants:
+            return found
+        own = dict(asked.constants)
+        later = sum(own.values())
+        return replace(
+            found, constants=own | found.constants, residue=found.residue - later,
+        )  # fmt: skip
+
+    def compare_conventions(self, question: str | Question | Numbers) -> dict[str, Flow]:
+        """The flow under each convention: all of them add up, and they need not agree."""
+        return {convention: self.flow(question, convention=convention) for convention in CONVENTIONS}
+
+    def _question(self, question: str | Question | Numbers, convention: str) -> Question:
+        if convention not in CONVENTIONS:
+            raise PellucidError(
+                _("There is no convention {name!r}.").format(name=convention),
+                "convention",
+                _("Use one of {names}.").format(names=", ".join(CONVENTIONS)),
+            )
+        self._unchanged()
+        if isinstance(question, Question):
+            return question
+        numbers = self.find(question) if isinstance(question, str) else question
+        name = question if isinstance(question, str) else self.addresses.name(numbers)
+        if numbers.place.shape != ():
+            raise PellucidError(
+                _("These are {n:,} numbers; why can be asked of one.").format(n=numbers.place.numel),
+                name,
+                _("Add an index: their shape is {shape}.").format(shape=list(numbers.place.shape)),
+            )
+        return Question(name, ((numbers, torch.ones((), dtype=torch.float64)),))
+
+    def _unchanged(self) -> None:
+        changed = self.tape.changed()
+        if changed:
+            serial = next(iter(changed))
+            known = self.tape.parameters.get(serial)
+            raise PellucidError(
+                _("{name} was changed after the recording.").format(
+                    name=known[0][1] if known else _("A result of the recorded modules")
+                ),
+                "",
+                _("Ask before changing it, or record again."),
+            )
+
+    @cached_property
+    def roles(self) -> Roles:
+        """What is data, and what a coefficient."""
+        return Roles(self.tape)
+
+    @cached_property
+    def addresses(self) -> Addresses:
+        """The names of the numbers."""
+        return Addresses(self.tape)
+
+    @cached_property
+    def unfolding(self) -> Why:
+        """What unfolds single numbers."""
+        return Why(self.tape, self.roles, self.addresses)
+
+
+def trace(module: nn.Module, *inputs: Any, budget: float | None = None, **named: Any) -> Trace:
+    """Run a module once and record it.
+
+    Args:
+        module: Any module. It runs without gradients; to record a backward pass, use `record`.
+        inputs: What it is called with.
+        budget: Bytes that the recording may take; None: half of the free memory.
+        named: What it is called with, by name.
+
+    Raises:
+        PellucidError: when the recording takes more than the budget.
+    """
+    tape = Tape()
+    with torch.no_grad(), recording(module, tape, budget):
+        module(*inputs, **named)
+    return Trace(tape)
+
+
+@contextlib.contextmanager
+def record(
+    module: nn.Module | None = None, *, budget: float | None = None, updates: Collection[str] | None = None
+) -> Iterator[Trace]:
+    """Record whatever runs within: forward and backward passes, an optimiser's steps, generation.
+
+    Args:
+        module: Whose parts give the numbers their addresses.
+        budget: Bytes that the recording may take; None: half of the free memory.
+        updates: Names of the parameters of which copies are kept when an optimiser changes them; None: all, up to 50
+            million parameters.
+
+    Raises:
+        PellucidError: when the recording takes more than the budget, or there is no such parameter.
+    """
+    trace = Trace(Tape())
+    with recording(module, trace.tape, budget, updates):
+        yield trace

@@ -1,0 +1,373 @@
+"""Why: one number, unfolded into the terms that add up to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from pellucid.tracing.addresses import Addresses, Numbers
+from pellucid.tracing.roles import Roles
+from pellucid.tracing.rules import operation, shares
+from pellucid.tracing.rules.elementwise import DECISIONS
+from pellucid.tracing.rules.operation import Constant, Operation, Share, Unexplained
+from pellucid.tracing.tape import LostError, Place, Tape
+
+Kind = Literal["sum", "decision", "leaf", "not a sum", "unexplained"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of a number: coefficient · value = contribution."""
+
+    source: str  # what made the value: a parameter, an input, an operation
+    address: str
+    coefficient: float
+    value: float
+    contribution: float
+    factor: str | None = None  # the address of the coefficient, where it is a recorded number itself
+    constant: bool = False  # enters here: a bias, f(0), an entropy
+    _open: Callable[[], Answer] | None = field(default=None, repr=False, compare=False)
+    _open_factor: Callable[[], Answer] | None = field(default=None, repr=False, compare=False)
+
+    def why(self) -> Answer:
+        """The terms of this term's value.
+
+        Raises:
+            LookupError: when it is no recorded number (f(0), an entropy).
+        """
+        if self._open is None:
+            raise LookupError(f"{self.source} is defined by its operation: there is nothing behind it")
+        return self._open()
+
+    def why_factor(self) -> Answer:
+        """The terms of this term's coefficient.
+
+        Raises:
+            LookupError: when the coefficient is no recorded number.
+        """
+        if self._open_factor is None:
+            raise LookupError(f"the coefficient of {self.source} is not a single recorded number")
+        return self._open_factor()
+
+
+class Terms(Sequence[Term]):
+    """The terms of an answer, largest contribution first; each is made when it is looked at."""
+
+    def __init__(self, contributions: Tensor, make: Callable[[int], Term]) -> None:
+        self.contributions = contributions  # in the order of the terms
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self.contributions)
+
+    @overload
+    def __getitem__(self, n: int) -> Term: ...
+    @overload
+    def __getitem__(self, n: slice) -> list[Term]: ...
+    def __getitem__(self, n: int | slice) -> Term | list[Term]:
+        if isinstance(n, slice):
+            return [self._make(i) for i in range(*n.indices(len(self)))]
+        return self._make(range(len(self))[n])
+
+
+def _nothing(n: int) -> Term:
+    raise IndexError(n)
+
+
+NO_TERMS = Terms(torch.zeros(0), _nothing)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Why a number is what it is: value = Σ terms + Σ constants + residue."""
+
+    question: str
+    address: str
+    kind: Kind
+    value: float
+    operation: str  # what made it
+    terms: Terms
+    constants: tuple[Term, ...]
+    residue: float  # value − Σ terms − Σ constants: the arithmetic's rounding
+    budget: float  # how large it may be
+    convention: str
+    notes: tuple[str, ...] = ()
+    margin: float | None = None  # a decision's: by how much it was taken; a maximum's: to the runner-up
+
+    @property
+    def total(self) -> float:
+        """Σ terms + Σ constants."""
+        return self.terms.contributions.sum().item() + self.constant
+
+    @property
+    def constant(self) -> float:
+        """Σ constants."""
+        return sum(term.contribution for term in self.constants)
+
+    @property
+    def cancellation(self) -> float:
+        """Σ |terms| / |value|: how much larger the parts are than the whole."""
+        size = self.terms.contributions.abs().sum().item() + sum(abs(term.contribution) for term in self.constants)
+        return size / abs(self.value) if self.value else float("inf") if size else 1.0
+
+    def rest(self, shown: int) -> float:
+        """What all terms but the first `shown` add up to."""
+        return self.terms.contributions[shown:].sum().item()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: Σ weights · numbers + constant, of which one number is the simplest case."""
+
+    name: str
+    seeds: tuple[tuple[Numbers, Tensor], ...]
+    constants: tuple[tuple[str, float], ...] = ()
+    together: bool = False  # unfold each of the numbers, and put the same terms of them together
+
+
+class Why:
+    """Unfolds the numbers of one tape."""
+
+    def __init__(self, tape: Tape, roles: Roles, addresses: Addresses) -> None:
+        self.tape, self.roles, self.addresses = tape, roles, addresses
+
+    def value(self, numbers: Numbers) -> Tensor:
+        """The recorded numbers."""
+        return self.tape.read(numbers.place, numbers.time)
+
+    def answer(self, question: Question, convention: str = "values") -> Answer:
+        """The terms of a question."""
+        if not question.together and len(question.seeds) == 1 and question.seeds[0][0].place.shape == ():
+            (number, weight) = question.seeds[0]
+            if weight.item() == 1 and not question.constants:
+                return replace(self.number(number, convention), question=question.name)
+        found: dict[Any, _Gathered] = {}
+        constants = [Constant(name, amount) for name, amount in question.constants]
+        value = sum(amount for _, amount in question.constants)
+        dtype = torch.float64
+        notes: list[str] = []
+        eps = 0.0
+        for numbers, weights in question.seeds:
+            recorded = self.value(numbers)
+            eps = max(eps, torch.finfo(recorded.dtype).eps)
+            value += (recorded.to(dtype) * weights.to(dtype)).sum().item()
+            parts: Sequence[tuple[Share | Constant, int]] = [(Share(numbers.place, weights.to(dtype)), numbers.time)]
+            if question.together:
+                parts = self._parts(numbers, weights.to(dtype), convention, notes) or parts
+            for part, time in parts:
+                if isinstance(part, Constant):
+                    constants.append(part)
+                else:
+                    _gather(found, part, time, drop_factor=question.together)
+        return self._answer(
+            question.name, "", "sum", value, "Σ", list(found.values()), constants, eps, convention, tuple(notes)
+        )
+
+    def number(self, number: Numbers, convention: str = "values") -> Answer:
+        """The terms of one number. What was only copied on is followed to where it was made."""
+        try:
+            return self._number(number, convention)
+        except LostError as lost:
+            return self._ending(number, "unexplained", float("nan"), str(lost), convention)
+
+    def _number(self, number: Numbers, convention: str) -> Answer:
+        dtype = torch.float64
+        value = self.value(number)
+        while True:
+            found = self.tape.writer(number.place, number.time)
+            if found is None:
+                return self._leaf(number, value.item(), convention)
+            call, k, index = found
+            notes: list[str] = []
+            op = replace(operation(self.tape, self.roles, call, k, dtype, convention), notes=notes)
+            try:
+                with torch.no_grad():
+                    parts = list(shares(op, torch.ones((), dtype=dtype), index))
+            except Unexplained as stop:
+                return self._unexplained(number, op, index, stop.reason, value.item(), convention)
+            copied = _copied_from(parts, call.time)
+            if copied is None or self.value(copied).item() != value.item():
+                break
+            number = copied
+        gathered: dict[Any, _Gathered] = {}
+        for part in parts:
+            if isinstance(part, Share):
+                _gather(gathered, part, call.time)
+        constants = [part for part in parts if isinstance(part, Constant)]
+        eps = torch.finfo(value.dtype).eps if value.dtype.is_floating_point else torch.finfo(torch.float32).eps
+        address = self.addresses.name(number)
+        answer = self._answer(
+            address, address, "sum", value.item(), call.name, list(gathered.values()), constants, eps, convention,
+            tuple(notes),
+        )  # fmt: skip
+        if abs(answer.residue) > answer.budget or answer.residue != answer.residue:
+            return replace(answer, kind="unexplained", notes=(*answer.notes, f"{call.name} does not add up"))
+        return replace(answer, margin=self._margin(op, index))
+
+    def _parts(
+        self, numbers: Numbers, weights: Tensor, convention: str, notes: list[str]
+    ) -> list[tuple[Share | Constant, int]]:
+        """The parts of weighted numbers, each unfolded; nothing where one of them is no sum."""
+        parts: list[tuple[Share | Constant, int]] = []
+        for index in torch.ones(numbers.place.shape).nonzero().tolist():
+            number = numbers.at(tuple(index))
+            found = self.tape.writer(number.place, number.time)
+            if found is None:
+                return []
+            call, k, where = found
+            op = replace(operation(self.tape, self.roles, call, k, torch.float64, convention), notes=notes)
+            try:
+                with torch.no_grad():
+                    parts += [(part, call.time) for part in shares(op, weights[tuple(index)], where)]
+            except Unexplained:
+                return []
+        return parts
+
+    def _answer(
+        self,
+        question: str,
+        address: str,
+        kind: Kind,
+        value: float,
+        made_by: str,
+        gathered: list[_Gathered],
+        constants: list[Constant],
+        eps: float,
+        convention: str,
+        notes: tuple[str, ...] = (),
+    ) -> Answer:
+        free = [g for g in gathered if not g.constant]
+        fixed = [g for g in gathered if g.constant]
+        values = [self._values(g) for g in free]
+        products = [(g.weights * v).reshape(-1) for g, v in zip(free, values, strict=True)]
+        flat = torch.cat(products) if products else torch.zeros(0, dtype=torch.float64)
+        weights = torch.cat([g.weights.reshape(-1) for g in free]) if free else flat
+        touched = weights.nonzero()[:, 0]
+        order = touched[flat[touched].abs().argsort(descending=True, stable=True)]
+        starts = [0]
+        for g in free:
+            starts.append(starts[-1] + g.weights.numel())
+
+        def make(n: int) -> Term:
+            at = int(order[n])
+            which = next(i for i in range(len(free)) if at < starts[i + 1])
+            return self._term(free[which], values[which], at - starts[which], convention)
+
+        bias = [
+            self._term(g, self._values(g), i, convention)
+            for g in fixed
+            for i in g.weights.reshape(-1).nonzero()[:, 0].tolist()
+        ]
+        bias += [Term(c.name, "", 1.0, c.amount, c.amount, constant=True) for c in constants]
+        terms = Terms(flat[order].cpu(), make)
+        size = flat.abs().sum().item() + sum(abs(term.contribution) for term in bias)
+        residue = value - flat.sum().item() - sum(term.contribution for term in bias)
+        budget = 8 * eps * (size + abs(value)) + 1e-30
+        return Answer(question, address, kind, value, made_by, terms, tuple(bias), residue, budget, convention, notes)
+
+    def _values(self, gathered: _Gathered) -> Tensor:
+        return self.tape.read(gathered.place, gathered.time).to(torch.float64)
+
+    def _term(self, gathered: _Gathered, values: Tensor, i: int, convention: str) -> Term:
+        index = tuple(int(j) for j in torch.unravel_index(torch.tensor(i), gathered.weights.shape))
+        number = Numbers(gathered.place.at(index), gathered.time)
+        coefficient, value = gathered.weights[index].item(), values[index].item()
+        factor = Numbers(gathered.factor.at(index), gathered.time) if gathered.factor is not None else None
+        return Term(
+            self.addresses.source(number),
+            self.addresses.name(number),
+            coefficient,
+            value,
+            coefficient * value,
+            self.addresses.name(factor) if factor is not None else None,
+            gathered.constant,
+            lambda: self.number(number, convention),
+            (lambda: self.number(factor, convention)) if factor is not None else None,
+        )
+
+    def _leaf(self, number: Numbers, value: float, convention: str) -> Answer:
+        writers = self.tape.version(number.place.storage, number.time)
+        known = self.tape.name_of(number.place)
+        if known is not None:
+            what = "parameter"
+        elif writers:
+            return self._ending(number, "unexplained", value, "written in another format", convention)
+        else:
+            name = self.tape.input_name(number.place.storage)
+            what = "input" if ":in." in name else "made where the tape does not see it" if ":out" in name else "outside"
+        return self._ending(number, "leaf", value, what, convention)
+
+    def _ending(self, number: Numbers, kind: Kind, value: float, what: str, convention: str) -> Answer:
+        address = self.addresses.name(number)
+        return Answer(address, address, kind, value, what, NO_TERMS, (), 0.0, 0.0, convention)
+
+    def _unexplained(
+        self, number: Numbers, op: Operation, index: tuple[int, ...], reason: str, value: float, convention: str
+    ) -> Answer:
+        answer = self._ending(number, "unexplained", value, op.name, convention)
+        if reason == "not a sum":
+            return replace(answer, kind="not a sum", notes=("a probability is not a sum",))
+        if reason != "decision":
+            return replace(answer, notes=(reason,))
+        sides = _sides(op, index)
+        gathered = [
+            _Gathered(p, torch.ones((1,) * len(p.shape), dtype=torch.float64), op.call.time, None, False) for p in sides
+        ]
+        sum_of = self._answer("", "", "decision", value, op.name, gathered, [], 1.0, convention)
+        other = next((x for x in op.args[1:] if isinstance(x, (int, float))), 0.0)
+        values = [self._values(g).item() for g in gathered]
+        margin = values[0] - values[1] if len(values) > 1 else values[0] - other if values else None
+        if op.name in ("lt", "le") and margin is not None:
+            margin = -margin
+        constants = () if len(values) != 1 else (Term(f"{other:g}", "", 1.0, other, other, constant=True),)
+        return replace(answer, kind="decision", terms=sum_of.terms, constants=constants, margin=margin)
+
+    def _margin(self, op: Operation, index: tuple[int, ...]) -> float | None:
+        """How far a maximum was from its runner-up; for a ReLU, from zero."""
+        if op.name in ("relu", "threshold"):
+            return abs(self.tape.read(op.call.args[0].expand(*op.shape).at(index), op.call.time).item())
+        return None
+
+
+@dataclass
+class _Gathered:
+    place: Place
+    weights: Tensor
+    time: int
+    factor: Place | None
+    constant: bool
+
+
+def _gather(found: dict[Any, _Gathered], share: Share, time: int, drop_factor: bool = False) -> None:
+    """Put shares of the same numbers together."""
+    key = (share.place, share.constant)
+    if key in found:
+        found[key].weights = found[key].weights + share.weights
+        found[key].factor = None
+    else:
+        found[key] = _Gathered(share.place, share.weights, time, None if drop_factor else share.factor, share.constant)
+
+
+def _copied_from(parts: list[Any], time: int) -> Numbers | None:
+    """The number that an operation has only taken over."""
+    if len(parts) != 1 or not isinstance(parts[0], Share) or parts[0].constant:
+        return None
+    share = parts[0]
+    if share.factor is not None:
+        return None
+    where = share.weights.nonzero()
+    if len(where) != 1:
+        return None
+    index = tuple(where[0].tolist())
+    return Numbers(share.place.at(index), time) if share.weights[index].item() == 1 else None
+
+
+def _sides(op: Operation, index: tuple[int, ...]) -> list[Place]:
+    """What a comparison compares, narrowed to one number."""
+    if op.name not in DECISIONS or op.name.startswith("arg"):
+        return []
+    return [x.expand(*op.shape).pick(index) for x in op.call.args if isinstance(x, Place)]
