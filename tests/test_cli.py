@@ -1,6 +1,5 @@
 """The command line's face: every slip gets one clear message, exit code 2, and changes nothing on disk."""
 
-import hashlib
 import json
 import os
 import re
@@ -18,24 +17,14 @@ import pytest
 import pellucid as pl
 from pellucid import cli, language
 from pellucid.training import run as running
-from pellucid.training.progress import Progress, Terminal
+from pellucid.training.progress import Terminal
+from runs import Stop, snapshot
 
 TINY = {"width": 32, "depth": 1, "heads": 2, "context": 32, "vocab": 300, "batch": 4, "threads": 1}
 OPTIONS = [f"--{name}={value}" for name, value in TINY.items()]
 LIMIT = 64_000  # bytes: shorter than a checkpoint's files
 MEASURED = running.seconds_per_step
 PELLUCID = [sys.executable, "-m", "pellucid"]
-
-
-class Stop(Progress):
-    """Interrupts the training, as Ctrl-C does, when a step is made."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def step(self, step, plan, seconds):
-        if step.number + 1 == self.at:
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +97,6 @@ def refused(pellucid) -> Callable[..., str]:
         return error
 
     return run
-
-
-def snapshot(folder: Path) -> dict[str, str]:
-    """Everything in a folder, hidden files too, and its content."""
-    return {
-        str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        for path in sorted(folder.rglob("*"))
-    }
 
 
 # slips

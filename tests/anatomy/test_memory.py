@@ -92,22 +92,6 @@ def test_peak_of_live_tensors(moment):
     assert max(tensors.values()) == pytest.approx(measured, rel=0.05)
 
 
-@given(configs(), st.integers(1, 4))
-@settings(max_examples=40, deadline=None, derandomize=True)
-def test_largest_batch_is_the_largest_that_fits(config, gigabytes):
-    budget = gigabytes * 250_000_000
-    batch = memory.largest_batch(config, budget, optimiser="adamw")
-    assert batch == 0 or memory.forecast(config, batch, optimiser="adamw").total <= budget
-    assert memory.forecast(config, batch + 1, optimiser="adamw").total > budget
-
-
-def test_nothing_fits_into_nothing():
-    assert (
-        memory.largest_batch(decoder_config("gpt2", vocab_size=50, d_model=32, n_layers=1, n_heads=2, context=8), 0)
-        == 0
-    )
-
-
 @pytest.mark.slow
 def test_resident_size_of_fresh_processes():
     script = Path(__file__).parents[2] / "benchmarks" / "memory_forecast.py"

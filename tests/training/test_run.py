@@ -1,8 +1,6 @@
 """Runs from start to end on a real text: exact resumption, nothing lost, nothing left behind, plans to the letter."""
 
-import hashlib
 import json
-import os
 import random
 import shutil
 import signal
@@ -17,6 +15,7 @@ import torch
 import pellucid as pl
 from pellucid.training import journal
 from pellucid.training.progress import Progress
+from runs import Stop, digest, snapshot
 
 TINY = {"width": 32, "depth": 2, "heads": 2, "context": 32, "vocab": 300, "batch": 4, "threads": 1}
 
@@ -29,21 +28,6 @@ def text(tmp_path_factory) -> Path:
         "\n".join(topics[name] for name in ("compound", "exprlists", "lambda", "naming", "objects", "import"))
     )
     return path
-
-
-class Stop(Progress):
-    """Interrupts the training, as Ctrl-C does, when a step is made."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def step(self, step, plan, seconds):
-        if step.number + 1 == self.at:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def models(folder: Path) -> tuple[str, str]:
@@ -92,7 +76,7 @@ def test_resumed_twice_with_adamw_and_cosine(text, tmp_path):
     options = {"steps": 15, "evaluations": 3, "optimiser": "adamw", "schedule": "cosine", **TINY}
     pl.train(text, tmp_path / "straight", **options)
     with pytest.raises(pl.PellucidError):
-        pl.train(text, tmp_path / "run", progress=Stop(4), **options)
+        pl.train(text, tmp_path / "run", progress=Stop(4, signal.SIGTERM), **options)
     with pytest.raises(pl.PellucidError):
         pl.resume(tmp_path / "run", progress=Stop(11))
     pl.resume(tmp_path / "run")
@@ -155,10 +139,6 @@ def test_early_stopping_keeps_the_best_model(tmp_path):
     assert finished["event"] == "finished"
     assert finished["best_step"] == stopped["best_step"]
     assert model.folder == tmp_path / "run"
-
-
-def snapshot(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): digest(p) if p.is_file() else "" for p in sorted(folder.rglob("*"))}
 
 
 def test_an_existing_run_is_never_overwritten(text, straight):

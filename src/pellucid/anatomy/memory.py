@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pellucid.anatomy import counts, families
 from pellucid.anatomy.tree import Activation, Attention, Dropout, Embedding, Leaf, Linear, Norm, Visit, walk
@@ -132,24 +132,6 @@ def forecast(
     totals = {name: sum(always.values()) + sum(parts.values()) for name, parts in moments.items()}
     moment = max(totals, key=totals.__getitem__)
     return Memory(always | moments[moment], moment, totals)
-
-
-def largest_batch(config: DecoderConfig, budget: int, **how: Any) -> int:
-    """The largest batch whose forecast peak is at most `budget` bytes, 0 when not even one sequence fits.
-
-    `how` goes to `forecast`.
-    """
-    if forecast(config, 1, **how).total > budget:
-        return 0
-    fits, fails = 1, 2
-    while forecast(config, fails, **how).total <= budget:
-        fits, fails = fails, 2 * fails
-        if fails > 2**30:
-            break
-    while fails - fits > 1:
-        middle = (fits + fails) // 2
-        fits, fails = (middle, fails) if forecast(config, middle, **how).total <= budget else (fits, middle)
-    return fits
 
 
 def kept(leaf: Leaf, n: int, e: int, length: int) -> int:

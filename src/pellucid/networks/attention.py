@@ -1,4 +1,4 @@
-"""Causal attention for training in bf16 on a CPU, where PyTorch's fused kernel takes two to three times as long."""
+"""Causal attention in bf16 on a CPU, where PyTorch's fused kernel takes up to three times as long."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ QUERIES = 128  # of one block; smaller ones save more of the masked half, larger
 def causal_attention(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
     """softmax(q kᵀ / √K + mask) v, (B, H, T, K); each position sees itself and those before (Vaswani et al. 2017).
 
-    Fewer key-value heads than query heads are shared by groups. The weights are kept for the backward pass:
-    B H T² / 2 numbers.
+    Fewer key-value heads than query heads are shared by groups. The weights are kept for the backward pass, if
+    there is to be one: B H T² / 2 numbers.
     """
     groups = q_BHTK.shape[1] // k_BHTK.shape[1]
     if groups > 1:
@@ -36,8 +36,10 @@ class _CausalAttention(torch.autograd.Function):
             scores_BHQS = queries_BHQK @ k_BHTK[:, :, : start + length].mT
             scores_BHQS.mul_(q_BHTK.shape[3] ** -0.5)
             scores_BHQS[..., start:] += future[:length, :length]
-            weights.append(torch.softmax(scores_BHQS, dim=-1))
-            outputs.append(weights[-1] @ v_BHTK[:, :, : start + length])
+            weights_BHQS = torch.softmax(scores_BHQS, dim=-1)
+            outputs.append(weights_BHQS @ v_BHTK[:, :, : start + length])
+            if any(ctx.needs_input_grad):
+                weights.append(weights_BHQS)
         ctx.save_for_backward(q_BHTK, k_BHTK, v_BHTK, *weights)
         return torch.cat(outputs, dim=2)
 

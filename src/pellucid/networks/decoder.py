@@ -140,7 +140,8 @@ class Decoder(nn.Module):
             ValueError: when the sequence is longer than `config.context`.
         """
         x_BTD = self.hidden(ids_BT, cache)
-        return self.head(x_BTD[:, -1:] if last_only else x_BTD)
+        # contiguous: a product with a slice would copy the head's weight first
+        return self.head(x_BTD[:, -1:].contiguous() if last_only else x_BTD)
 
     def hidden(self, ids_BT: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """What the head reads: the residual stream after the last norm, (B, T, d_model)."""
@@ -264,7 +265,7 @@ class Attention(nn.Module):
             if self.window is not None:
                 mask_TS = mask_TS.triu(positions - queries + 1 - self.window)
         in_bf16_on_cpu = q_BHTK.dtype == torch.bfloat16 and q_BHTK.device.type == "cpu"
-        if whole and in_bf16_on_cpu and torch.is_grad_enabled():
+        if whole and queries > 1 and in_bf16_on_cpu:
             return causal_attention(q_BHTK, k_BHSK, v_BHSK)
         return F.scaled_dot_product_attention(
             q_BHTK,

@@ -396,20 +396,25 @@ class Run:
 
 @contextmanager
 def interruptible(progress: Progress) -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a flag that the loop reads between steps; the second one ends the process as usual."""
+    """Turn the first Ctrl-C or SIGTERM into a flag that the loop reads between steps; the second one ends as usual."""
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def on_interrupt(number: int, frame: Any) -> None:
         flag.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
         progress.say(_("Stopping after this step; again to stop at once and go back to the last checkpoint."))
 
-    signal.signal(signal.SIGINT, on_interrupt)
+    for number in before:
+        signal.signal(number, on_interrupt)
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
