@@ -8,7 +8,7 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -84,6 +84,8 @@ class Recorder(TorchDispatchMode):
         self._budget = budget  # bytes
         self._updates = updates  # storages of which copies are kept when the optimiser writes to them; None: of all
         self._scope_of: dict[int, Scope | None] = {}  # by the sequence number of the forward call's autograd node
+        self._followed: dict[int, Any] = {}  # by id: nodes of the backward pass, held so that no id is used again
+        self.handles: list[Any] = []
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -102,6 +104,7 @@ class Recorder(TorchDispatchMode):
         scope, phase = self.updating or self.scope, FORWARD if self.updating is None else UPDATE
         if node is not None:
             scope, phase = self._scope_of.get(node._sequence_nr(), scope), BACKWARD
+            self._follow(node)
         tape = self.tape
         held = tape.hold(args)
         held_kwargs = {name: tape.hold(x) for name, x in kwargs.items()} if kwargs else kwargs
@@ -118,6 +121,20 @@ class Recorder(TorchDispatchMode):
         if tape.kept_bytes > self._budget:
             raise OverBudgetError(scope.path if scope else "")
         return out
+
+    def _follow(self, node: Any) -> None:
+        """Note what the nodes after `node` will be given: those are the gradients, whatever the calls name them."""
+        if id(node) in self._followed:
+            return
+        self._followed[id(node)] = node
+        for later, _ in node.next_functions:
+            if later is not None and id(later) not in self._followed:
+                self.handles.append(later.register_prehook(partial(self._given, later)))
+
+    def _given(self, node: Any, gradients: tuple[Tensor | None, ...]) -> None:
+        now = len(self.tape.calls)
+        self.tape.incoming.extend((now, self.tape.place(x)) for x in gradients if x is not None)
+        self._follow(node)
 
     def _overwritten(self, known: Facts, args: Any, kwargs: Any, phase: str) -> list[Place]:
         written = []
@@ -177,6 +194,9 @@ def recording(
             yield
         except OverBudgetError as over:
             raise _too_much(tape, limit, str(over), names) from None
+        finally:
+            for handle in recorder.handles:
+                handle.remove()
     _finish(tape, module)
 
 
@@ -302,6 +322,7 @@ def _finish(tape: Tape, module: nn.Module | None) -> None:
             tape.watch(tensor)
             if tensor.grad is not None:
                 tape.gradients.setdefault(tape.place(tensor).storage, (tape.place(tensor.grad), len(tape.calls)))
+    tape.settle()
     if tape.kept_bytes < 16 * DROPPED_FROM:
         return
     shown = {place.storage for scope in tape.scopes for place in (*scope.inputs, *scope.outputs)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -45,7 +45,10 @@ class Roles:
         self._history: defaultdict[int, list[tuple[int, Role]]] = defaultdict(list)
         self._roots: dict[int, tuple[Place, Call]] = {}  # by storage: what a pointwise chain began with, and its end
         inside = False
+        incoming = deque(tape.incoming)
         for call in tape.calls:
+            while incoming and incoming[0][0] <= call.time:
+                self._mark(*incoming.popleft())
             if call.phase == BACKWARD:
                 self._mark_gradients(call, first=not inside)
             inside = call.phase == BACKWARD
@@ -151,10 +154,17 @@ class Roles:
             begun = [p for p in call.operands() if p.storage in made]
             if not begun and not named:
                 known = self.tape.parameters
+                read = {p.storage for earlier in self.tape.calls[: call.time] for p in earlier.operands()}
                 begun = [
-                    p for p in call.operands() if p.storage not in known and not self.tape.version(p.storage, call.time)
+                    p
+                    for p in call.operands()
+                    if p.storage not in known and p.storage not in read and not self.tape.version(p.storage, call.time)
                 ]
         for place in (*named, *begun):
-            old = self.of(place, call.time)
-            if not old.gradient:
-                self._history[place.storage].append((call.time - 1, Role(old.data, True, old.level)))
+            self._mark(call.time, place)
+
+    def _mark(self, time: int, place: Place) -> None:
+        """From `time` on it is a gradient."""
+        old = self.of(place, time)
+        if not old.gradient:
+            self._history[place.storage].append((time - 1, Role(old.data, True, old.level)))

@@ -175,6 +175,8 @@ class Tape:
         self.gradients: dict[
             int, tuple[Place, int]
         ] = {}  # by a parameter's storage: its gradient, and when it was whole
+        self.incoming: list[tuple[int, Place]] = []  # what a node of a backward pass was given, and when
+        self.states: dict[int, tuple[str, str]] = {}  # by storage: of which parameter an optimiser's state, and what
         self.switched: dict[str, float] = {}  # modules run in a visible form: how much it changed their results
         self.kept_bytes = 0
         self._storages: dict[int, int] = {}  # address of the storage's own record to serial number
@@ -235,6 +237,10 @@ class Tape:
         if not tensor.is_inference():
             same = tensor if tensor.is_leaf else tensor.detach()  # whose graph is not to be kept alive
             self._versions.append((same, tensor._version, self.place(tensor).storage))
+
+    def settle(self) -> None:
+        """From now on a change of a watched tensor counts as one after the recording."""
+        self._versions = [(tensor, tensor._version, serial) for tensor, _, serial in self._versions]
 
     def drop(self, call: Call) -> None:
         """Let go of a call's only output: it is computed again when asked for, from operands that are kept."""
