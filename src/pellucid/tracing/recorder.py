@@ -127,7 +127,7 @@ class Recorder(TorchDispatchMode):
         if id(node) in self._followed:
             return
         self._followed[id(node)] = node
-        for later, _ in node.next_functions:
+        for later, _input in node.next_functions:
             if later is not None and id(later) not in self._followed:
                 self.handles.append(later.register_prehook(partial(self._given, later)))
 

@@ -18,8 +18,9 @@ from pellucid.tracing.recorder import facts
 from pellucid.tracing.roles import Roles
 from pellucid.tracing.rules import attention, elementwise, linear, norms
 from pellucid.tracing.rules.attention import ATTENTION
+from pellucid.tracing.rules.backward import BACKWARD
 from pellucid.tracing.rules.elementwise import DECISIONS
-from pellucid.tracing.rules.general import general
+from pellucid.tracing.rules.general import fresh, general
 from pellucid.tracing.rules.narrowing import narrowed
 from pellucid.tracing.rules.operation import Operation, Parts, Unexplained
 from pellucid.tracing.rules.steps import STEPS, of_list
@@ -90,4 +91,6 @@ RULES: dict[str, Callable[[Operation, Tensor], Parts]] = {
     "lerp": elementwise.lerp,
     "native_dropout": elementwise.dropout,
     **dict.fromkeys(DECISIONS, elementwise.decision),
+    **dict.fromkeys(("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"), fresh),
+    **BACKWARD,
 }

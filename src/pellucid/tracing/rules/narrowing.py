@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid.tracing.recorder import facts
+from pellucid.tracing.rules import backward
 from pellucid.tracing.rules.attention import ATTENTION, is_causal, mask_of, scale_of
 from pellucid.tracing.rules.operation import Operation
 from pellucid.tracing.rules.steps import STEPS
@@ -190,4 +191,5 @@ NARROW: dict[str, Callable[[Operation, tuple[int, ...]], Any]] = {
     "sum": _narrow_sum,
     "mean": _narrow_sum,
     **dict.fromkeys(ATTENTION, _narrow_attention),
+    **backward.NARROW,
 }
