@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from pellucid.tracing.addresses import Addresses, Numbers
+from pellucid.tracing.recorder import facts
 from pellucid.tracing.roles import Roles
 from pellucid.tracing.rules import operation, shares
 from pellucid.tracing.rules.elementwise import DECISIONS
-from pellucid.tracing.rules.operation import Constant, Operation, Share, Unexplained
-from pellucid.tracing.tape import LostError, Place, Tape
+from pellucid.tracing.rules.operation import Constant, Operation, Share, Unexplained, functional
+from pellucid.tracing.tape import Call, LostError, Place, Tape
 
 Kind = Literal["sum", "decision", "leaf", "not a sum", "unexplained"]
 
@@ -198,12 +199,18 @@ class Why:
             if isinstance(part, Share):
                 _gather(gathered, part, call.time)
         constants = [part for part in parts if isinstance(part, Constant)]
-        eps = torch.finfo(value.dtype).eps if value.dtype.is_floating_point else torch.finfo(torch.float32).eps
+        kind = call.outs[k].dtype  # not the value's: a copy in another format may have been followed
+        eps = torch.finfo(kind if kind.is_floating_point else torch.float32).eps
+        if kind in (torch.bfloat16, torch.float16):
+            notes.append(f"computed in {str(kind).removeprefix('torch.')}: the residue is the kernel's rounding")
         address = self.addresses.name(number)
         answer = self._answer(
             address, address, "sum", value.item(), call.name, list(gathered.values()), constants, eps, convention,
             tuple(notes),
         )  # fmt: skip
+        if abs(answer.residue) > answer.budget and _only_rounding(op, call, index, answer):
+            more = "more rounding than the terms show: the kernel gives the value again, and the sum in float64"
+            answer = replace(answer, budget=abs(answer.residue), notes=(*answer.notes, more))
         if abs(answer.residue) > answer.budget or answer.residue != answer.residue:
             return replace(answer, kind="unexplained", notes=(*answer.notes, f"{call.name} does not add up"))
         return replace(answer, margin=self._margin(op, index))
@@ -331,6 +338,20 @@ class Why:
         if op.name in ("relu", "threshold"):
             return abs(self.tape.read(op.call.args[0].expand(*op.shape).at(index), op.call.time).item())
         return None
+
+
+def _only_rounding(op: Operation, call: Call, index: tuple[int, ...], answer: Answer) -> bool:
+    """Whether the operation itself, run again, gives the recorded value, and in float64 the sum of the terms."""
+    known = facts(functional(call.op))
+    if known.writes or known.random or facts(call.op).random or op.call is not call:
+        return False
+    try:
+        with torch.no_grad():
+            again = op.run(lambda p: op.tape.read(p, call.time))[index].item()
+            exact = op.run(op.value)[index].item()
+    except (RuntimeError, NotImplementedError):
+        return False
+    return abs(again - answer.value) + abs(exact - answer.total) <= abs(answer.residue) / 16
 
 
 @dataclass
