@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pellucid.generation.decode import Token
     from pellucid.generation.options import Sampling
     from pellucid.model import Evaluation, Model
+    from pellucid.tracing.edits import edit
+    from pellucid.tracing.saving import load_trace
     from pellucid.tracing.trace import record, trace
     from pellucid.training.options import TrainOptions
     from pellucid.verbs import open, plan, resume, train
@@ -22,6 +24,8 @@ _HOMES = {
     "Sampling": "pellucid.generation.options",
     "Token": "pellucid.generation.decode",
     "TrainOptions": "pellucid.training.options",
+    "edit": "pellucid.tracing.edits",
+    "load_trace": "pellucid.tracing.saving",
     "open": "pellucid.verbs",
     "plan": "pellucid.verbs",
     "record": "pellucid.tracing.trace",
@@ -36,6 +40,8 @@ __all__ = [
     "Sampling",
     "Token",
     "TrainOptions",
+    "edit",
+    "load_trace",
     "open",
     "plan",
     "record",

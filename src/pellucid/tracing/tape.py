@@ -177,6 +177,7 @@ class Tape:
         ] = {}  # by a parameter's storage: its gradient, and when it was whole
         self.incoming: list[tuple[int, Place]] = []  # what a node of a backward pass was given, and when
         self.states: dict[int, tuple[str, str]] = {}  # by storage: of which parameter an optimiser's state, and what
+        self.again: Any = None  # what ran, and how to run it again: `edits.Again`
         self.switched: dict[str, float] = {}  # modules run in a visible form: how much it changed their results
         self.kept_bytes = 0
         self._storages: dict[int, int] = {}  # address of the storage's own record to serial number
