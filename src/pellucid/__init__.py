@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pellucid.generation.options import Sampling
     from pellucid.model import Evaluation, Model
     from pellucid.tracing.edits import edit
+    from pellucid.tracing.moments import compare
     from pellucid.tracing.saving import load_trace
     from pellucid.tracing.trace import record, trace
     from pellucid.training.options import TrainOptions
@@ -24,6 +25,7 @@ _HOMES = {
     "Sampling": "pellucid.generation.options",
     "Token": "pellucid.generation.decode",
     "TrainOptions": "pellucid.training.options",
+    "compare": "pellucid.tracing.moments",
     "edit": "pellucid.tracing.edits",
     "load_trace": "pellucid.tracing.saving",
     "open": "pellucid.verbs",
@@ -40,6 +42,7 @@ __all__ = [
     "Sampling",
     "Token",
     "TrainOptions",
+    "compare",
     "edit",
     "load_trace",
     "open",
