@@ -25,8 +25,10 @@ from pellucid.generation.score import Evaluation, ScoredToken, score
 from pellucid.language import _
 from pellucid.networks.decoder import Decoder
 from pellucid.networks.device import device as find_device
+from pellucid.tracing.asking import TokenByToken, ask
 from pellucid.tracing.text import TextTrace
 from pellucid.tracing.trace import trace
+from pellucid.tracing.why import Answer
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -215,16 +217,46 @@ class Model:
         ids = [*self.tokenizer.prefix, *self.tokenizer.encode(text)]
         if not ids:
             raise PellucidError(_("The prompt is empty."), "", _("Give a text of at least one character."))
-        context = self.network.config.context
-        if len(ids) > context:
-            raise PellucidError(
-                _("The text has {n:,} tokens, and the model sees {context:,}.").format(n=len(ids), context=context),
-                "",
-                _("Give a shorter one."),
-            )
-        device = self.network.embedding.weight.device
-        recorded = trace(self.network, torch.tensor([ids], device=device), budget=budget)
-        return TextTrace(recorded.tape, self.tokenizer)
+        return self._trace(ids, budget)
+
+    def why(
+        self,
+        prompt: str,
+        *,
+        next_token: str | int | None = None,
+        rather_than: str | int | None = None,
+        about: str = "choice",
+        convention: str = "values",
+        budget: float | None = None,
+    ) -> Answer | TokenByToken:
+        """Why this goes on after `prompt` rather than that: the parts that add up to the difference of their logits.
+
+        Args:
+            prompt: What the model reads.
+            next_token: A token, as text or id; None: the most probable one. A string of several tokens is asked about
+                token by token: its probability is the product of theirs.
+            rather_than: What to compare it with; None: the most probable token besides.
+            about: "choice", or instead of the difference: "logit", "log-probability", "probability" (which is no sum),
+                "loss" (of the prompt's own tokens), or the address of any number: see `tracing.addresses`.
+            convention: Who gets the credit for a product: see `Trace.why`.
+            budget: Bytes that the recording may take; None: half of the free memory.
+
+        Raises:
+            PellucidError: when the prompt is empty or longer than the context, or there is no such token or number.
+        """
+        if not prompt:
+            raise PellucidError(_("The prompt is empty."), "", _("Give a text of at least one character."))
+        ids = [*self.tokenizer.prefix, *self.tokenizer.encode(prompt)]
+        return ask(
+            lambda read: self._trace(read, budget),
+            self.tokenizer,
+            ids,
+            next_token,
+            rather_than,
+            about,
+            convention,
+            self.folder.name if self.folder else "",
+        )
 
     def int8_cost(self, text: str) -> Int8Cost:
         """What int8 weights change in predicting `text`.
@@ -238,6 +270,18 @@ class Model:
         change_T = (score(self.quick or int8(self.network), ids, self._before()) - exact_T).double()
         more = change_T.sum().item() / math.log(2) / exact.bytes
         return Int8Cost(len(change_T), change_T.abs().mean().item(), exact.bits_per_byte, exact.bits_per_byte + more)
+
+    def _trace(self, ids: list[int], budget: float | None = None) -> TextTrace:
+        context = self.network.config.context
+        if len(ids) > context:
+            raise PellucidError(
+                _("The text has {n:,} tokens, and the model sees {context:,}.").format(n=len(ids), context=context),
+                "",
+                _("Give a shorter one."),
+            )
+        device = self.network.embedding.weight.device
+        recorded = trace(self.network, torch.tensor([ids], device=device), budget=budget)
+        return TextTrace(recorded.tape, self.tokenizer)
 
     def _continue(self, ids: list[int], sampling: Sampling, **limits: Any) -> Iterator[Token]:
         return generate(

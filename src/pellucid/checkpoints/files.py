@@ -128,6 +128,15 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
     _write_whole(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text whole or not at all.
+
+    Raises:
+        PellucidError: when the disk is full or may not be written.
+    """
+    _write_whole(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def replace_folder(temporary: str | Path, final: str | Path) -> None:
     """Put the finished folder `temporary` in the place of `final`, such that a whole one exists at every moment.
 

@@ -14,6 +14,7 @@ from pellucid.tracing.roles import Roles
 from pellucid.tracing.rules import operation
 from pellucid.tracing.rules.attention import ATTENTION, attention_weights
 from pellucid.tracing.rules.operation import Operation
+from pellucid.tracing.shown import Shown
 from pellucid.tracing.tape import Call, Scope, Tape
 
 
@@ -40,8 +41,8 @@ class Layer:
     residue: float
 
 
-@dataclass(frozen=True)
-class Flow:
+@dataclass(frozen=True, repr=False)
+class Flow(Shown):
     """What everything contributes to a target: each layer is one way to cut it."""
 
     target: str
@@ -54,6 +55,7 @@ class Flow:
     residue: float
     convention: str
     notes: tuple[str, ...] = ()
+    token_names: tuple[str, ...] = ()
 
 
 def flow(

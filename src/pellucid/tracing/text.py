@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from pellucid.tracing.addresses import Numbers
 from pellucid.tracing.layers import Flow, is_attention
 from pellucid.tracing.rules import operation
 from pellucid.tracing.rules.attention import ATTENTION, attention_weights
-from pellucid.tracing.tape import Call, Tape
+from pellucid.tracing.tape import Call, Place, Tape
 from pellucid.tracing.trace import Trace
 from pellucid.tracing.why import Answer, Question
 
@@ -27,6 +27,7 @@ class Speller(Protocol):
     def vocab_size(self) -> int: ...
     def encode(self, text: str) -> list[int]: ...
     def show(self, id: int) -> str: ...
+    def unspellable(self, text: str) -> set[str]: ...
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,13 @@ class TextTrace(Trace):
 
     def candidates(self, n: int = 5, position: int = -1) -> list[Candidate]:
         """The most probable next tokens after a position, best first."""
+        row = self._value(self._row(position))
+        return [self.candidate(id, position) for id in row.topk(min(n, len(row))).indices.tolist()]
+
+    def candidate(self, id: int, position: int = -1) -> Candidate:
+        """What the model thinks of a token after a position."""
         row = self._value(self._row(position)).double()
-        best = row.softmax(0).topk(min(n, len(row)))
-        return [
-            Candidate(id, self.tokenizer.show(id), p, row[id].item())
-            for id, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
+        return Candidate(id, self.tokenizer.show(id), row.softmax(0)[id].item(), row[id].item())
 
     def why(
         self,
@@ -95,9 +97,20 @@ class TextTrace(Trace):
             position: After which of the tokens.
             convention: As for `Trace.why`.
         """
+        asked: tuple[int, ...] = ()
         if question is None:
-            question = self.choice(next_token, rather_than, position)
-        return super().why(question, convention=convention)
+            asked = self._pair(next_token, rather_than, position)
+            question = self.choice(*asked, position)
+        answer = super().why(question, convention=convention)
+        if answer.context is None or not self._rows:
+            return answer
+        context = replace(
+            answer.context,
+            tokens=tuple(self.tokens[: position + 1 or None]),
+            candidates=tuple(self.candidates(5, position)),
+            asked=tuple(self.candidate(id, position) for id in asked),
+        )
+        return replace(answer, context=context)
 
     def flow(
         self,
@@ -112,7 +125,8 @@ class TextTrace(Trace):
         """As `Trace.flow`; or by tokens, as `why`."""
         if question is None:
             question = self.choice(next_token, rather_than, position)
-        return super().flow(question, convention=convention, exact=exact)
+        found = super().flow(question, convention=convention, exact=exact)
+        return replace(found, token_names=tuple(self.tokens))
 
     # ---- questions
 
@@ -120,11 +134,7 @@ class TextTrace(Trace):
         self, next_token: str | int | None = None, rather_than: str | int | None = None, position: int = -1
     ) -> Question:
         """Why `next_token` rather than `rather_than`: the difference of their logits."""
-        best = [candidate.id for candidate in self.candidates(2, position)]
-        a = best[0] if next_token is None else self.token(next_token)
-        b = next(id for id in best if id != a) if rather_than is None else self.token(rather_than)
-        if a == b:
-            raise PellucidError(_("Both tokens are the same."), self.tokenizer.show(a), _("Name another one."))
+        a, b = self._pair(next_token, rather_than, position)
         row = self._row(position)
         one = torch.ones((), dtype=torch.float64)
         name = _("why {a} rather than {b}").format(a=self.tokenizer.show(a), b=self.tokenizer.show(b))
@@ -256,8 +266,17 @@ class TextTrace(Trace):
 
     # ---- where things are
 
-    def _row(self, position: int) -> Numbers:
-        """The logits after a position, (V,)."""
+    def _pair(self, next_token: str | int | None, rather_than: str | int | None, position: int) -> tuple[int, int]:
+        best = [candidate.id for candidate in self.candidates(2, position)]
+        a = best[0] if next_token is None else self.token(next_token)
+        b = next(id for id in best if id != a) if rather_than is None else self.token(rather_than)
+        if a == b:
+            raise PellucidError(_("Both tokens are the same."), self.tokenizer.show(a), _("Name another one."))
+        return a, b
+
+    @cached_property
+    def _rows(self) -> list[tuple[Place, int, int]]:
+        """Where the logits lie: a place with one row a position, which of them, and when."""
         rows = []
         for scope in self.tape.scopes:
             if scope.path == self._head and scope.ended:
@@ -267,13 +286,17 @@ class TextTrace(Trace):
                 if len(place.shape) == 1:
                     place = place._replace(shape=(1, *place.shape), strides=(0, *place.strides))
                 rows += [(place, n, scope.end) for n in range(place.shape[0])]
+        return rows
+
+    def _row(self, position: int) -> Numbers:
+        """The logits after a position, (V,)."""
         try:
-            place, n, end = rows[position]
+            place, n, end = self._rows[position]
         except IndexError:
             raise PellucidError(
                 _("There are no logits after position {n}.").format(n=position),
                 "",
-                _("The trace has {n} of them.").format(n=len(rows)),
+                _("The trace has {n} of them.").format(n=len(self._rows)),
             ) from None
         one = place.narrow(0, n)
         return Numbers(one._replace(shape=one.shape[1:], strides=one.strides[1:]), end)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from pellucid.tracing.layers import Flow, flow
 from pellucid.tracing.recorder import recording
 from pellucid.tracing.roles import Roles
 from pellucid.tracing.rules import CONVENTIONS
+from pellucid.tracing.saving import save_trace
+from pellucid.tracing.shown import Context
 from pellucid.tracing.tape import Tape
 from pellucid.tracing.why import Answer, Question, Why
 
@@ -62,6 +65,14 @@ class Trace:
             for name, difference in self.tape.switched.items()
         ]
 
+    def save(self, path: str | Path) -> None:
+        """Write the tape to a folder, from which `load_trace` gives back a trace with the same answers.
+
+        Raises:
+            PellucidError: when something else is there, or the disk is full.
+        """
+        save_trace(self, path)
+
     # ---- why
 
     def why(self, question: str | Question | Numbers, *, convention: str = "values") -> Answer:
@@ -77,7 +88,8 @@ class Trace:
             PellucidError: when there is no such number, or it was changed since.
         """
         asked = self._question(question, convention)
-        return self.unfolding.answer(asked, convention)
+        answer = self.unfolding.answer(asked, convention)
+        return replace(answer, context=Context(cache(lambda: self.flow(asked, convention=convention))))
 
     def flow(self, question: str | Question | Numbers, *, convention: str = "values", exact: bool = False) -> Flow:
         """What every input, layer and constant contributes to a number: see `layers.Flow`.

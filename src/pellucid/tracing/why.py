@@ -15,6 +15,7 @@ from pellucid.tracing.roles import Roles
 from pellucid.tracing.rules import operation, shares
 from pellucid.tracing.rules.elementwise import DECISIONS
 from pellucid.tracing.rules.operation import Constant, Operation, Share, Unexplained, functional
+from pellucid.tracing.shown import Context, Shown
 from pellucid.tracing.tape import Call, LostError, Place, Tape
 
 Kind = Literal["sum", "decision", "leaf", "not a sum", "unexplained"]
@@ -82,8 +83,8 @@ def _nothing(n: int) -> Term:
 NO_TERMS = Terms(torch.zeros(0), _nothing)
 
 
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, repr=False)
+class Answer(Shown):
     """Why a number is what it is: value = Σ terms + Σ constants + residue."""
 
     question: str
@@ -98,6 +99,7 @@ class Answer:
     convention: str
     notes: tuple[str, ...] = ()
     margin: float | None = None  # a decision's: by how much it was taken; a maximum's: to the runner-up
+    context: Context | None = field(default=None, compare=False)
 
     @property
     def total(self) -> float:
