@@ -90,7 +90,10 @@ def flow(
             whole = tape.whole(serial)
             if not whole.numel:
                 continue
-            products = view(flat, whole) * tape.read(whole, 0).to(dtype)
+            given = next((p for scope in tape.scopes for p in scope.inputs if p.storage == serial), whole)
+            if view(flat, given).count_nonzero() != flat.count_nonzero():  # not the only input in this storage
+                given = whole
+            products = view(flat, given) * tape.read(given, 0).to(dtype)
             inputs[tape.input_name(serial)] = products
             ends += products.sum().item()
         constants = dict(sorted(swept.constants.items(), key=lambda item: -abs(item[1])))
