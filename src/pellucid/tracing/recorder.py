@@ -14,15 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.optim.optimizer import (
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.tracing.tape import BACKWARD, FORWARD, UPDATE, Call, Place, Scope, Tape, places
+from pellucid.tracing.updates import optimisers_watched, spread
 
 DROPPED_FROM = 2**16  # bytes: smaller results are not worth computing again
 
@@ -32,6 +29,7 @@ UNDECLARED = {
     "aten::cudnn_batch_norm": (3, 4),
     "aten::miopen_batch_norm": (3, 4),
 }
+UNTAGGED = {"aten::_to_copy", "aten::hardswish", "aten::log_sigmoid_forward", "aten::_prelu_kernel"}  # pointwise too
 VIEWS = {"aten::_unsafe_view", "aten::detach", "aten::alias", "aten::lift_fresh", "aten::_reshape_alias"}
 COPIED_UP_TO = 50_000_000  # parameters: of larger models, copies for undoing a step are kept only where asked for
 
@@ -45,6 +43,7 @@ class Facts:
     fresh: tuple[bool, ...]  # of each result: whether it is new, not one of the arguments
     random: bool
     pointwise: bool
+    only_training: bool  # writes only where its argument `training` says so
     composite: bool  # arrives whole in inference mode
 
 
@@ -64,7 +63,8 @@ def facts(op: OpOverload) -> Facts:
         writes=tuple(writes),
         fresh=tuple(result.alias_info is None for result in schema.returns),
         random=torch.Tag.nondeterministic_seeded in op.tags,
-        pointwise=torch.Tag.pointwise in op.tags or schema.name == "aten::_to_copy",
+        pointwise=torch.Tag.pointwise in op.tags or schema.name in UNTAGGED,
+        only_training=schema.name in UNDECLARED,
         composite=torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), key),
     )
 
@@ -76,13 +76,13 @@ class Recorder(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # nothing is compiled while recording, and the wrapper costs more than the tape
 
-    def __init__(self, tape: Tape, budget: float, updates: Collection[int] | None) -> None:
+    def __init__(self, tape: Tape, budget: float, copied: set[int] | None) -> None:
         super().__init__()
         self.tape = tape
         self.scope: Scope | None = None
         self.updating: Scope | None = None
-        self._budget = budget  # bytes
-        self._updates = updates  # storages of which copies are kept when the optimiser writes to them; None: of all
+        self.budget = budget  # bytes
+        self.copied = copied  # storages of which copies are kept when the optimiser writes to them; None: of all
         self._scope_of: dict[int, Scope | None] = {}  # by the sequence number of the forward call's autograd node
         self._followed: dict[int, Any] = {}  # by id: nodes of the backward pass, held so that no id is used again
         self.handles: list[Any] = []
@@ -117,8 +117,10 @@ class Recorder(TorchDispatchMode):
         outs = [self._result(x) for x, new in zip(returned, fresh, strict=False) if new]
         if not written and tape.kept_bytes == before and _aliases(held, outs):
             return out
+        if phase == UPDATE and self.copied:
+            spread(self.copied, held, outs)
         tape.add(Call(len(tape.calls), op, held, held_kwargs, (*outs, *written), scope, phase))
-        if tape.kept_bytes > self._budget:
+        if tape.kept_bytes > self.budget:
             raise OverBudgetError(scope.path if scope else "")
         return out
 
@@ -137,12 +139,14 @@ class Recorder(TorchDispatchMode):
         self._follow(node)
 
     def _overwritten(self, known: Facts, args: Any, kwargs: Any, phase: str) -> list[Place]:
-        written = []
+        written: list[Place] = []
+        if known.only_training and not args[5]:
+            return written
         for i, name in known.writes:
             target = args[i] if i < len(args) else kwargs.get(name)
             for tensor in (target,) if isinstance(target, Tensor) else target or ():
                 place = self.tape.place(tensor)
-                keep = phase != UPDATE or self._updates is None or place.storage in self._updates
+                keep = phase != UPDATE or self.copied is None or place.storage in self.copied
                 self.tape.overwrite(len(self.tape.calls), place, tensor.detach().clone() if keep else None)
                 written.append(place)
         return written
@@ -187,7 +191,7 @@ def recording(
         if module is not None:
             stack.enter_context(_visible(modules, tape))
             stack.enter_context(_scopes(modules, names, recorder))
-        stack.enter_context(_updates(recorder))
+        stack.enter_context(optimisers_watched(recorder))
         torch.clear_autocast_cache()  # a cast of a weight made before would be a leaf without a name
         try:
             stack.enter_context(recorder)
@@ -229,36 +233,6 @@ def _scopes(modules: dict[str, nn.Module], names: dict[int, str], recorder: Reco
     for inner in modules.values():
         handles.append(inner.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
         handles.append(inner.register_forward_hook(leave, always_call=True))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextlib.contextmanager
-def _updates(recorder: Recorder) -> Iterator[None]:
-    """Know what an optimiser does, and which gradients it read."""
-    counts: defaultdict[str, int] = defaultdict(int)
-    tape = recorder.tape
-
-    def before(optimiser: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        name = type(optimiser).__name__
-        path = f"optimiser.{name}"
-        recorder.updating = Scope(path, counts[path], name, None, len(tape.calls))
-        counts[path] += 1
-        tape.scopes.append(recorder.updating)
-        for group in optimiser.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    tape.gradients[tape.place(parameter).storage] = (tape.place(parameter.grad), len(tape.calls))
-
-    def after(optimiser: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if recorder.updating is not None:
-            recorder.updating.ended.append(len(tape.calls))
-        recorder.updating = None
-
-    handles = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
     try:
         yield
     finally:

@@ -35,7 +35,7 @@ def operation(
     """The whole of a call, seen from one of its results."""
     out = call.outs[result]
     call, result = of_list(call, result)
-    return Operation(tape, roles, call, result, call.name, call.args, call.kwargs, out.shape, dtype, convention)
+    return Operation(tape, roles, call, result, call.name, call.args, call.kwargs, out.shape, dtype, out, convention)
 
 
 def shares(op: Operation, weights: Tensor, index: tuple[int, ...] | None = None) -> Parts:
@@ -89,6 +89,7 @@ RULES: dict[str, Callable[[Operation, Tensor], Parts]] = {
     "addcmul": elementwise.addcmul,
     "addcdiv": elementwise.addcdiv,
     "lerp": elementwise.lerp,
+    "glu": elementwise.glu,
     "native_dropout": elementwise.dropout,
     **dict.fromkeys(DECISIONS, elementwise.decision),
     **dict.fromkeys(("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"), fresh),

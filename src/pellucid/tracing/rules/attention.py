@@ -37,6 +37,7 @@ def logsumexp(op: Operation, w: Tensor) -> Parts:
     value = op.value(x)
     for d in sorted(d % value.dim() for d in dims) if not keepdim else ():
         w = w.unsqueeze(d)
+    value = value - value.amax(dims, keepdim=True)
     log_p = value - torch.logsumexp(value, dims, keepdim=True)
     p = log_p.exp()
     yield Share(x, w * p)
@@ -57,7 +58,7 @@ def attention_row(op: Operation, w: Tensor) -> Parts:
 
 def attention(op: Operation, w: Tensor) -> Parts:
     if op.result:
-        raise Unexplained("no rule", op.call)
+        raise Unexplained("kept for the backward pass", op.call)
     v = op.args[2]
     given = attention_weights(op).mT @ w
     groups = w.shape[1] // v.shape[1]

@@ -38,10 +38,16 @@ def secant(op: Operation, w: Tensor, x: Place) -> Parts:
         return op.run(lambda p: value if p == x else op.value(p))
 
     value = op.value(x)
-    yield from line(x, w, value, f(value), f(torch.zeros_like(value)), f"{op.name}(0)")
+    recorded = op.tape.read(op.out, op.call.time + 1)
+    yield from line(x, w, value, f(value), f(torch.zeros_like(value)), recorded, f"{op.name}(0)")
 
 
-def line(x: Place, w: Tensor, value: Tensor, y: Tensor, y_0: Tensor, name: str) -> Parts:
+def line(x: Place, w: Tensor, value: Tensor, y: Tensor, y_0: Tensor, recorded: Tensor, name: str) -> Parts:
+    # where the operation lost digits by cancellation (GELU far below 0), the line goes through what it gave
+    eps = torch.finfo(recorded.dtype).eps
+    recorded = recorded.to(y.dtype)
+    off = (y - recorded).abs()
+    y = torch.where((off > 4 * eps * y.abs()) & (off <= 4 * eps * value.abs()), recorded, y)
     y_0 = torch.where(y_0.isfinite(), y_0, 0.0)
     slope = torch.where(value == 0, 0.0, (y - y_0) / value)
     # a slope too steep for the format: the whole value is the constant's
@@ -77,7 +83,8 @@ def composed(op: Operation, w: Tensor, index: tuple[int, ...] | None) -> Parts:
     scope = op.call.scope
     name = f"{scope.kind}(0)" if scope is not None else "f(0)"
     w = w.reshape(value.shape)
-    yield from line(x, w, value, f(value, op.call), f(torch.zeros_like(value), op.call), name)
+    recorded = op.tape.read(narrowed(op.out), op.call.time + 1).reshape(value.shape)
+    yield from line(x, w, value, f(value, op.call), f(torch.zeros_like(value), op.call), recorded, name)
 
 
 def mul(op: Operation, w: Tensor) -> Parts:
@@ -97,6 +104,13 @@ def _product(op: Operation, w: Tensor, a: Place, b: Place) -> Parts:
         yield Share(a, summed_to(to_a * w * op.value(b), a.shape), factor=b if one else None)
     if to_b:
         yield Share(b, summed_to(to_b * w * op.value(a), b.shape), factor=a if one else None)
+
+
+def glu(op: Operation, w: Tensor) -> Parts:
+    """a · sigmoid(b), the halves of one tensor: the gate is the coefficient."""
+    x, dim = op.args[0], op.argument("dim")
+    gate = op.value(x).chunk(2, dim)[1].sigmoid()
+    yield Share(x, torch.cat([w * gate, torch.zeros_like(gate)], dim))
 
 
 def div(op: Operation, w: Tensor) -> Parts:

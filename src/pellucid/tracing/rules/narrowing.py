@@ -35,7 +35,8 @@ def narrowed(op: Operation, weights: Tensor, index: tuple[int, ...]) -> tuple[Op
     kwargs = op.kwargs
     if facts(op.call.op).pointwise and args is not op.args and op.name not in NARROW:
         kwargs = {name: substitute(x, lambda p: p.expand(*op.shape).pick(index)) for name, x in kwargs.items()}
-    return replace(op, args=args, kwargs=kwargs, shape=tuple(kept)), _one_hot(op, weights, place, kept)
+    out = op.out.pick(tuple(i if size == 1 else None for size, i in zip(kept, index, strict=True)))
+    return replace(op, args=args, kwargs=kwargs, shape=tuple(kept), out=out), _one_hot(op, weights, place, kept)
 
 
 def _one_hot(op: Operation, weight: Tensor, index: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:

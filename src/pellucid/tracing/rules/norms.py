@@ -5,17 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pellucid.tracing.rules.operation import Operation, Parts, Share, Unexplained, summed_to
+from pellucid.tracing.rules.operation import Constant, Operation, Parts, Share, summed_to
+from pellucid.tracing.tape import Place
 
 
 def layer_norm(op: Operation, w: Tensor) -> Parts:
-    """Affine given the recorded scale; the mean is a sum of the same values."""
-    if op.result:
-        raise Unexplained("no rule" if op.result == 2 else "use the general rule", op.call)
     x, shape, gain, shift, eps = op.args
     dims = tuple(range(-len(shape), 0))
-    x_value = op.value(x)
-    scale = (x_value.var(dim=dims, unbiased=False, keepdim=True) + eps).rsqrt()
+    value = op.value(x)
+    if op.result:
+        yield from _statistic(x, value, w, dims, eps, is_mean=op.result == 1)
+        return
+    scale = (value.var(dim=dims, unbiased=False, keepdim=True) + eps).rsqrt()
     scaled = w * scale if gain is None else w * scale * op.value(gain)
     yield Share(x, scaled - scaled.mean(dim=dims, keepdim=True))
     if shift is not None:
@@ -23,36 +24,49 @@ def layer_norm(op: Operation, w: Tensor) -> Parts:
 
 
 def rms_norm(op: Operation, w: Tensor) -> Parts:
-    if op.result:
-        raise Unexplained("no rule", op.call)
     x, shape, gain, eps = op.args
-    x_value = op.value(x)
+    dims = tuple(range(-len(shape), 0))
+    value = op.value(x)
     eps = torch.finfo(x.dtype).eps if eps is None else eps
-    scale = (x_value.square().mean(dim=tuple(range(-len(shape), 0)), keepdim=True) + eps).rsqrt()
+    if op.result:
+        yield from _scale(x, value, w, dims, eps)
+        return
+    scale = (value.square().mean(dim=dims, keepdim=True) + eps).rsqrt()
     yield Share(x, w * scale if gain is None else w * scale * op.value(gain))
 
 
 def batch_norm(op: Operation, w: Tensor) -> Parts:
     """By the statistics of the batch in training (whose mean is a sum of the batch), by the stored ones otherwise."""
-    if op.result:
-        raise Unexplained("no rule", op.call)
-    x, gain, shift = op.args[:3]
+    x, gain, shift, *stored = op.args[:5]
     eps = op.argument("eps")
     training = op.name == "_native_batch_norm_legit" or (
         op.name in ("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm") and op.argument("training")
     )
-    dims = [0, *range(2, w.dim())]
+    value = op.value(x)
+    dims = (0, *range(2, value.dim()))
 
     def channels(v: Tensor) -> Tensor:
-        return v.reshape(1, -1, *[1] * (w.dim() - 2))
+        return v.reshape(1, -1, *[1] * (value.dim() - 2))
 
+    if op.result > 2:  # the stored statistics, moved towards the batch's
+        rate = op.args[6]
+        yield Share(stored[op.result - 3], w * (1 - rate))
+        w = rate * channels(w)
+        if op.result == 3:
+            yield from _statistic(x, value, w, dims, eps, is_mean=True)
+        else:
+            count = value.numel() // w.numel()
+            yield Share(x, w * (value - value.mean(dims, keepdim=True)) / (count - 1))
+        return
+    if op.result:
+        yield from _statistic(x, value, channels(w), dims, eps, is_mean=op.result == 1)
+        return
     scaled = w if gain is None else w * channels(op.value(gain))
-    x_value = op.value(x)
     if training:
-        scaled = scaled * (x_value.var(dim=dims, unbiased=False, keepdim=True) + eps).rsqrt()
+        scaled = scaled * (value.var(dim=dims, unbiased=False, keepdim=True) + eps).rsqrt()
         yield Share(x, scaled - scaled.mean(dim=dims, keepdim=True))
     else:
-        mean, variance = op.args[3:5]
+        mean, variance = stored
         scaled = scaled * channels((op.value(variance) + eps).rsqrt())
         yield Share(x, scaled)
         yield Share(mean, -scaled.sum(dim=dims), constant=True)
@@ -61,12 +75,13 @@ def batch_norm(op: Operation, w: Tensor) -> Parts:
 
 
 def group_norm(op: Operation, w: Tensor) -> Parts:
-    if op.result:
-        raise Unexplained("no rule", op.call)
     x, gain, shift, n, channels, _, groups, eps = op.args
     grouped = (n, groups, -1)
-    x_value = op.value(x).reshape(grouped)
-    scale = (x_value.var(dim=2, unbiased=False, keepdim=True) + eps).rsqrt()
+    value = op.value(x).reshape(grouped)
+    if op.result:
+        yield from _statistic(x, value, w.unsqueeze(2), (2,), eps, is_mean=op.result == 1)
+        return
+    scale = (value.var(dim=2, unbiased=False, keepdim=True) + eps).rsqrt()
 
     def wide(v: Tensor) -> Tensor:
         return v.reshape(1, channels, *[1] * (w.dim() - 2))
@@ -75,3 +90,19 @@ def group_norm(op: Operation, w: Tensor) -> Parts:
     yield Share(x, (scaled - scaled.mean(dim=2, keepdim=True)).reshape(w.shape))
     if shift is not None:
         yield Share(shift, w.sum(dim=[0, *range(2, w.dim())]), constant=True)
+
+
+def _statistic(x: Place, value: Tensor, w: Tensor, dims: tuple[int, ...], eps: float, *, is_mean: bool) -> Parts:
+    """A mean that a norm has taken, or its scale."""
+    if is_mean:
+        yield Share(x, (w * w.numel() / value.numel()).expand(value.shape).reshape(x.shape))
+    else:
+        yield from _scale(x, value - value.mean(dims, keepdim=True), w, dims, eps)
+
+
+def _scale(x: Place, spread: Tensor, w: Tensor, dims: tuple[int, ...], eps: float) -> Parts:
+    """s = (v + eps)^-1/2 = s / (v + eps) · (v + eps), in which the variance v is a sum of spread · x."""
+    variance = spread.square().mean(dims, keepdim=True) + eps
+    c = w * variance**-1.5
+    yield Share(x, (c * spread * c.numel() / spread.numel()).reshape(x.shape))
+    yield Constant("eps", (c * eps).sum().item())

@@ -55,6 +55,7 @@ class Operation:
     kwargs: dict[str, Any]
     shape: tuple[int, ...]  # of the result
     dtype: torch.dtype  # to compute in
+    out: Place  # the result
     convention: str = "values"
     notes: list[str] | None = None
 
