@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -187,7 +188,8 @@ def recording(
     limit = budget if budget is not None else _available() / 2
     recorder = Recorder(tape, limit, kept)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and loading it would take a second
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         if module is not None:
             stack.enter_context(_visible(modules, tape))
             stack.enter_context(_scopes(modules, names, recorder))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -282,7 +283,7 @@ class Why:
         return self.tape.read(gathered.place, gathered.time).to(torch.float64)
 
     def _term(self, gathered: _Gathered, values: Tensor, i: int, convention: str) -> Term:
-        index = tuple(int(j) for j in torch.unravel_index(torch.tensor(i), gathered.weights.shape))
+        index = tuple(map(int, np.unravel_index(i, gathered.weights.shape)))  # torch's own would load its compiler
         number = Numbers(gathered.place.at(index), gathered.time)
         coefficient, value = gathered.weights[index].item(), values[index].item()
         factor = Numbers(gathered.factor.at(index), gathered.time) if gathered.factor is not None else None
