@@ -157,7 +157,8 @@ class Addresses:
             return self._leaf(place)
         call, k, index = found
         known = self.tape.name_of(place)
-        if known is not None and call.phase != BACKWARD:
+        last = self.tape.writer(place, len(self.tape.calls))
+        if known is not None and call.phase != BACKWARD and last is not None and last[0] is call:
             return f"{known[0]}:updated{_brackets(known[1].find(place))}"
         scope = call.scope
         while scope is not None:

@@ -176,7 +176,8 @@ class Tape:
             int, tuple[Place, int]
         ] = {}  # by a parameter's storage: its gradient, and when it was whole
         self.incoming: list[tuple[int, Place]] = []  # what a node of a backward pass was given, and when
-        self.states: dict[int, tuple[str, str]] = {}  # by storage: of which parameter an optimiser's state, and what
+        # by a parameter's storage: each step of an optimiser: when it began, the gradient, the settings
+        self.steps: dict[int, list[tuple[int, Place, dict[str, Any]]]] = defaultdict(list)
         self.again: Any = None  # what ran, and how to run it again: `edits.Again`
         self.switched: dict[str, float] = {}  # modules run in a visible form: how much it changed their results
         self.kept_bytes = 0

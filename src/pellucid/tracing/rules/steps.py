@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pellucid.tracing.rules.operation import Operation, Parts, Share
+from pellucid.tracing.rules.operation import Operation, Parts, Share, Unexplained
 from pellucid.tracing.tape import Call, Place
 
 
@@ -33,21 +33,25 @@ def of_list(call: Call, result: int) -> tuple[Call, int]:
 
 def _fused_adam(op: Operation, w: Tensor) -> Parts:
     """One step of Adam or AdamW (Loshchilov and Hutter 2019): the second moment is part of the coefficients."""
-    p, g, m, v, step = op.args
+    p, g, m, v, *largest, step = op.args
     rate, beta1, beta2, decay, eps = (_setting(op, x) for x in ("lr", "beta1", "beta2", "weight_decay", "eps"))
     decoupled = op.name == "_fused_adamw"
-    gradient = op.value(g) if decoupled else op.value(g) + decay * op.value(p)
+    sign = -1.0 if op.argument("maximize") else 1.0
+    gradient = sign * op.value(g) if decoupled else sign * op.value(g) + decay * op.value(p)
     if op.result == 1:
         yield Share(g, w)
         return
     if op.result == 0:
         steps = op.value(step)
         second = beta2 * op.value(v) + (1 - beta2) * gradient.square()
+        second = torch.maximum(second, op.value(largest[0])) if largest else second
         yield Share(p, w * (1 - rate * decay) if decoupled else w)
         w = -w * rate / (1 - beta1**steps) / ((second / (1 - beta2**steps)).sqrt() + eps)
+    if op.result > 3:
+        raise Unexplained("decision", op.call)
     kept, new = (beta2, (1 - beta2) * gradient) if op.result == 3 else (beta1, 1 - beta1)
     yield Share(v if op.result == 3 else m, w * kept)
-    yield Share(g, w * new)
+    yield Share(g, sign * w * new)
     if not decoupled and decay:
         yield Share(p, w * new * decay)
 
@@ -74,6 +78,22 @@ def _fused_sgd(op: Operation, w: Tensor) -> Parts:
     yield Share(p, decay * w)
 
 
+def _fused_adagrad(op: Operation, w: Tensor) -> Parts:
+    """One step of Adagrad (Duchi et al. 2011): the sum of squares is part of the coefficients."""
+    p, g, squares, step = op.args
+    rate, slower, decay, eps = (_setting(op, x) for x in ("lr", "lr_decay", "weight_decay", "eps"))
+    sign = -1.0 if op.argument("maximize") else 1.0
+    gradient = sign * op.value(g) + decay * op.value(p)
+    if op.result == 1:
+        yield Share(g, w)
+        return
+    yield Share(p if op.result == 0 else squares, w)
+    root = (op.value(squares) + gradient.square()).sqrt() + eps
+    w = -w * rate / (1 + (op.value(step) - 1) * slower) / root if op.result == 0 else w * gradient
+    yield Share(g, sign * w)
+    yield Share(p, decay * w)
+
+
 def _setting(op: Operation, name: str) -> float | Tensor:
     """A setting of a step, which may be a tensor."""
     x = op.argument(name)
@@ -84,4 +104,5 @@ STEPS: dict[str, Callable[[Operation, Tensor], Parts]] = {
     "_fused_adam": _fused_adam,
     "_fused_adamw": _fused_adam,
     "_fused_sgd": _fused_sgd,
+    "_fused_adagrad": _fused_adagrad,
 }
