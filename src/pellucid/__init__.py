@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pellucid.generation.options import Sampling
     from pellucid.model import Evaluation, Model
     from pellucid.tracing.edits import edit
+    from pellucid.tracing.lenses import top_texts
     from pellucid.tracing.moments import compare
     from pellucid.tracing.saving import load_trace
     from pellucid.tracing.trace import record, trace
@@ -32,6 +33,7 @@ _HOMES = {
     "plan": "pellucid.verbs",
     "record": "pellucid.tracing.trace",
     "resume": "pellucid.verbs",
+    "top_texts": "pellucid.tracing.lenses",
     "trace": "pellucid.tracing.trace",
     "train": "pellucid.verbs",
 }
@@ -49,6 +51,7 @@ __all__ = [
     "plan",
     "record",
     "resume",
+    "top_texts",
     "trace",
     "train",
 ]

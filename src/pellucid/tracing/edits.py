@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import difflib
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class Edits:
         self._editor = editor or Editor()
         self._editor.edits = [edit for edit in self._edits if edit.op is not None]
         with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(eagerly())
             parameters = [edit for edit in self._edits if edit.parameter]
             if self._editor.edits and editor is None:
                 stack.enter_context(_visible(self._modules, Tape()))
@@ -317,6 +318,12 @@ def _with_item(x: Any, n: int, new: Tensor) -> Any:
     return put(x)
 
 
+def eagerly() -> contextlib.AbstractContextManager[Any]:
+    """Without what was compiled, which hooks do not see into."""
+    loaded = "torch._dynamo" in sys.modules  # else nothing is compiled, and loading it would take a second
+    return torch.compiler.set_stance("force_eager") if loaded else contextlib.nullcontext()
+
+
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters, tied ones under each of their names, and buffers."""
     return dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers()])
@@ -346,6 +353,10 @@ def replaced(module: nn.Module, new: Mapping[str, Tensor]) -> Iterator[None]:
 
 class Editor(TorchDispatchMode):
     """Counts operations as a tape does, and changes what they give."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as the recorder's
 
     def __init__(self, replay: Replay | None = None) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.tracing.addresses import Numbers
-from pellucid.tracing.edits import Change, Editor, Edits, replaced
+from pellucid.tracing.edits import Change, Editor, Edits, eagerly, replaced
 from pellucid.tracing.layers import Flow, is_attention
 from pellucid.tracing.recorder import _visible
 from pellucid.tracing.tape import Call, Place, Tape
@@ -173,7 +173,7 @@ def measure(
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(eagerly())
         stack.enter_context(_without(tape, replay.leaves))
         edits = None
         if module is not None:

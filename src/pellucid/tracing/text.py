@@ -13,8 +13,8 @@ from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.tracing.addresses import Numbers
 from pellucid.tracing.layers import Flow, is_attention
-from pellucid.tracing.rules import operation
-from pellucid.tracing.rules.attention import ATTENTION, attention_weights
+from pellucid.tracing.lenses import Neuron, active_neurons, attention_maps
+from pellucid.tracing.rules.attention import ATTENTION
 from pellucid.tracing.tape import Call, Place, Tape
 from pellucid.tracing.trace import Trace
 from pellucid.tracing.why import Answer, Question
@@ -151,7 +151,12 @@ class TextTrace(Trace):
         id = self.token(token)
         weights, entropy = self._surprise(self._value(self._row(position)), id)
         name = _("the log-probability of {token}").format(token=self.tokenizer.show(id))
-        return Question(name, ((self._row(position), -weights),), (("entropy", -entropy),))
+        return Question(
+            name,
+            ((self._row(position), -weights),),
+            (("entropy", -entropy),),
+            measure=lambda rows: rows[0].log_softmax(0)[id].item(),
+        )
 
     def loss(self) -> Question:
         """The mean of −log p over the tokens that the trace itself goes on with, in nats."""
@@ -163,7 +168,11 @@ class TextTrace(Trace):
             weights, entropy = self._surprise(self._value(self._row(n)), id)
             seeds.append((self._row(n), weights / (len(ids) - 1)))
             total += entropy / (len(ids) - 1)
-        return Question(_("the loss"), tuple(seeds), (("entropy", total),))
+
+        def measure(rows: list[Tensor]) -> float:
+            return -sum(row.log_softmax(0)[id].item() for row, id in zip(rows, ids[1:], strict=True)) / len(rows)
+
+        return Question(_("the loss"), tuple(seeds), (("entropy", total),), measure=measure)
 
     def neuron(self, layer: int, neuron: int, position: int = -1) -> Question:
         """One neuron of a layer's feed-forward network: what its activation gave."""
@@ -232,13 +241,13 @@ class TextTrace(Trace):
 
     def attention(self, layer: int, head: int | None = None) -> Tensor:
         """The attention probabilities of a layer in its last call, (H, queries, positions), or of one head."""
-        call = self._attention_call(layer)
-        with torch.no_grad():
-            if call.name in ATTENTION:
-                p = attention_weights(operation(self.tape, self.roles, call, 0, torch.float32))[0]
-            else:
-                p = self.tape.read(call.args[0], call.time).float()
+        scope = self._attention_call(layer).scope
+        p = attention_maps(self, scope.path if scope is not None else "")[-1].weights[0]
         return p if head is None else p[head]
+
+    def active_neurons(self, n: int = 10, layer: int | None = None) -> list[Neuron]:
+        """The neurons that the text activates most: see `lenses.active_neurons`."""
+        return active_neurons(self, n, layer)
 
     def token(self, token: str | int) -> int:
         """The id of a token, given as id or as text.

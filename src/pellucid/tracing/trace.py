@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.tracing.addresses import Addresses, Numbers
+from pellucid.tracing.edits import Change
+from pellucid.tracing.effects import Again, Effect, ablate_part, effect
 from pellucid.tracing.layers import Flow, flow
+from pellucid.tracing.lenses import AttentionMap, LogitLens, attention_maps, attention_over, logit_lens
 from pellucid.tracing.recorder import recording
 from pellucid.tracing.roles import Roles
 from pellucid.tracing.rules import CONVENTIONS
 from pellucid.tracing.saving import save_trace
 from pellucid.tracing.shown import Context
 from pellucid.tracing.tape import Tape
-from pellucid.tracing.training import updated
 from pellucid.tracing.why import Answer, Question, Why
 
 
@@ -89,8 +91,7 @@ class Trace:
             PellucidError: when there is no such number, or it was changed since.
         """
         asked = self._question(question, convention)
-        stepped = None if isinstance(question, Question) else updated(self, asked.seeds[0][0], convention)
-        answer = stepped or self.unfolding.answer(asked, convention)
+        answer = self.unfolding.answer(asked, convention)
         return replace(answer, context=Context(cache(lambda: self.flow(asked, convention=convention))))
 
     def flow(self, question: str | Question | Numbers, *, convention: str = "values", exact: bool = False) -> Flow:
@@ -118,9 +119,61 @@ class Trace:
             found, constants=own | found.constants, residue=found.residue - later,
         )  # fmt: skip
 
+    def ablate(
+        self,
+        question: str | Question | Numbers,
+        part: str | None = None,
+        *,
+        head: int | None = None,
+        token: int | None = None,
+        run: Callable[[], Any] | None = None,
+    ) -> Effect:
+        """Take something away and run again: how far does a number really move, beside what the flow says of it?
+
+        Args:
+            question: As for `why`.
+            part: The path of a module whose results are set to zero, or an address in it.
+            head: Only this head of the module's attention.
+            token: Rather than a part: the position of an input token, whose embedding is set to zero.
+            run: Runs once more what was recorded; None: what `trace` ran.
+
+        Raises:
+            PellucidError: when there is no such part, or it is not known how to run again.
+        """
+        return ablate_part(self, self._question(question, "values"), part, head=head, token=token, run=run)
+
+    def effect(
+        self,
+        changes: Mapping[str, Change],
+        question: str | Question | Numbers,
+        run: Callable[[], Any] | None = None,
+    ) -> Effect:
+        """Run again with `changes` (see `edits.edit`) and measure a number before and after.
+
+        Raises:
+            PellucidError: when a change cannot be made, or it is not known how to run again.
+        """
+        return effect(self, changes, self._question(question, "values"), run)
+
     def compare_conventions(self, question: str | Question | Numbers) -> dict[str, Flow]:
         """The flow under each convention: all of them add up, and they need not agree."""
         return {convention: self.flow(question, convention=convention) for convention in CONVENTIONS}
+
+    # ---- lenses
+
+    def attention_maps(self, path: str | None = None) -> list[AttentionMap]:
+        """Every attention that was computed, fused or not: see `lenses.attention_maps`."""
+        return attention_maps(self, path)
+
+    def attention_over(self, path: str) -> Tensor:
+        """One module's attention in all its calls together, (H, T, T): see `lenses.attention_over`."""
+        return attention_over(self, path)
+
+    def logit_lens(
+        self, position: int = -1, n: int = 3, *, norm: str | None = None, head: str | None = None
+    ) -> LogitLens:
+        """What every layer would say if it were the last: see `lenses.logit_lens`."""
+        return logit_lens(self, position, n, norm=norm, head=head)
 
     def _question(self, question: str | Question | Numbers, convention: str) -> Question:
         if convention not in CONVENTIONS:
@@ -184,6 +237,7 @@ def trace(module: nn.Module, *inputs: Any, budget: float | None = None, **named:
         PellucidError: when the recording takes more than the budget.
     """
     tape = Tape()
+    tape.again = Again.of(module, inputs, named)
     with torch.no_grad(), recording(module, tape, budget):
         module(*inputs, **named)
     return Trace(tape)
@@ -205,5 +259,6 @@ def record(
         PellucidError: when the recording takes more than the budget, or there is no such parameter.
     """
     trace = Trace(Tape())
+    trace.tape.again = Again(module)
     with recording(module, trace.tape, budget, updates):
         yield trace

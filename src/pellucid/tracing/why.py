@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pellucid.tracing.addresses import Addresses, Numbers
+from pellucid.tracing.effects import Checkable
 from pellucid.tracing.recorder import facts
 from pellucid.tracing.roles import Roles
 from pellucid.tracing.rules import operation, shares
@@ -85,7 +86,7 @@ NO_TERMS = Terms(torch.zeros(0), _nothing)
 
 
 @dataclass(frozen=True, repr=False)
-class Answer(Shown):
+class Answer(Shown, Checkable):
     """Why a number is what it is: value = Σ terms + Σ constants + residue."""
 
     question: str
@@ -101,6 +102,7 @@ class Answer(Shown):
     notes: tuple[str, ...] = ()
     margin: float | None = None  # a decision's: by how much it was taken; a maximum's: to the runner-up
     context: Context | None = field(default=None, compare=False)
+    asked: Any = field(default=None, repr=False, compare=False)  # the tape, and the question or number
 
     @property
     def total(self) -> float:
@@ -131,6 +133,7 @@ class Question:
     seeds: tuple[tuple[Numbers, Tensor], ...]
     constants: tuple[tuple[str, float], ...] = ()
     together: bool = False  # unfold each of the numbers, and put the same terms of them together
+    measure: Callable[[list[Tensor]], float] | None = None  # the target, where it is not linear
 
 
 class Why:
@@ -167,14 +170,15 @@ class Why:
                     constants.append(part)
                 else:
                     _gather(found, part, time, drop_factor=question.together)
-        return self._answer(
+        answer = self._answer(
             question.name, "", "sum", value, "Σ", list(found.values()), constants, eps, convention, tuple(notes)
         )
+        return replace(answer, asked=(self.tape, question))
 
     def number(self, number: Numbers, convention: str = "values") -> Answer:
         """The terms of one number. What was only copied on is followed to where it was made."""
         try:
-            return self._number(number, convention)
+            return replace(self._number(number, convention), asked=(self.tape, number))
         except LostError as lost:
             return self._ending(number, "unexplained", float("nan"), str(lost), convention)
 
