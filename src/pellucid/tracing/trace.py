@@ -25,6 +25,7 @@ from pellucid.tracing.rules import CONVENTIONS
 from pellucid.tracing.saving import save_trace
 from pellucid.tracing.shown import Context
 from pellucid.tracing.tape import Tape
+from pellucid.tracing.training import updated
 from pellucid.tracing.why import Answer, Question, Why
 
 
@@ -91,7 +92,8 @@ class Trace:
             PellucidError: when there is no such number, or it was changed since.
         """
         asked = self._question(question, convention)
-        answer = self.unfolding.answer(asked, convention)
+        stepped = None if isinstance(question, Question) else updated(self, asked.seeds[0][0], convention)
+        answer = stepped or self.unfolding.answer(asked, convention)
         return replace(answer, context=Context(cache(lambda: self.flow(asked, convention=convention))))
 
     def flow(self, question: str | Question | Numbers, *, convention: str = "values", exact: bool = False) -> Flow:
