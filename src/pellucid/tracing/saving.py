@@ -136,6 +136,7 @@ def _write(trace: Trace, folder: Path) -> None:
         "parameters": [[encode(place), name] for known in tape.parameters.values() for place, name in known],
         "gradients": {str(serial): [encode(place), time] for serial, (place, time) in tape.gradients.items()},
         "incoming": [[time, encode(place)] for time, place in tape.incoming],
+        "steps": {str(serial): encode(steps) for serial, steps in tape.steps.items()},
         "switched": tape.switched,
         "scopes": [
             [
@@ -211,6 +212,8 @@ def _tape(events: dict[str, Any], numbers: dict[str, Tensor]) -> Tape:
     for serial, (place, time) in events["gradients"].items():
         tape.gradients[int(serial)] = decode(place), time
     tape.incoming = [(time, decode(place)) for time, place in events["incoming"]]
+    for serial, steps in events["steps"].items():
+        tape.steps[int(serial)] = list(decode(steps))
     tape.switched = events["switched"]
     return tape
 
