@@ -251,7 +251,7 @@ def by_token(trace: Trace, address: str, show: Callable[[int], str] | None = Non
                 amounts[None, None, None] += part.amount
                 continue
             products = part.weights * tape.read(part.place, call.time).double()
-            table = _by_position(trace, call, part.place, products, lead) if root is not None else None
+            table = _by_position(tape, call, part.place, products, lead) if root is not None else None
             if table is None or root is None:
                 amounts[None, None, None] += products.sum().item()
                 continue
@@ -301,7 +301,7 @@ def _inputs(tape: Tape, root: Scope) -> tuple[tuple[int, ...], Tensor | None]:
     return (shape[:2] if len(shape) == 3 else shape[:1]) or (1,), None
 
 
-def _by_position(trace: Trace, call: Call, place: Place, products: Tensor, lead: tuple[int, ...]) -> Tensor | None:
+def _by_position(tape: Tape, call: Call, place: Place, products: Tensor, lead: tuple[int, ...]) -> Tensor | None:
     """The products of a gradient that is added up over examples, (examples, positions) or (examples, 1)."""
     if call.scope is not None and call.scope.kind in _RECURRENT:
         return None
@@ -310,7 +310,8 @@ def _by_position(trace: Trace, call: Call, place: Place, products: Tensor, lead:
             return None
         left, right = call.args[-2:] if call.name == "addmm" else call.args[:2]
         other = right if left == place else left
-        rows_first = (left == place) != trace.roles.of(other, call.time).data  # an activation is added up over rows
+        # a product with a weight mixes features, one with an activation adds up over examples
+        rows_first = (left == place) == _is_weight(tape, other, call.time)
         products = products.reshape(products.shape[-2:])
         products = products if rows_first else products.mT
     rows = products.flatten(1).sum(1) if products.dim() > 1 else products
@@ -319,3 +320,13 @@ def _by_position(trace: Trace, call: Call, place: Place, products: Tensor, lead:
     if products.shape[: len(lead)] == lead:
         return products.flatten(len(lead)).sum(-1) if products.dim() > len(lead) else products
     return rows.reshape(-1, 1) if len(rows) == lead[0] else None
+
+
+def _is_weight(tape: Tape, place: Place, time: int) -> bool:
+    """Whether it is a parameter, perhaps in another format."""
+    while place.storage not in tape.parameters:
+        found = tape.writer(place.at((0,) * len(place.shape)), time)
+        if found is None or found[0].name not in ("_to_copy", "clone"):
+            return False
+        place, time = found[0].args[0], found[0].time
+    return True
