@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pellucid.tracing.roles import Roles
 from pellucid.tracing.rules import operation, shares
-from pellucid.tracing.rules.operation import Constant, Unexplained
+from pellucid.tracing.rules.operation import Constant, Unexplained, inner
 from pellucid.tracing.tape import Call, Place, Tape
 
 Seed = tuple[Place, int, Tensor]  # numbers, the time at which they count, and their weights in the target
@@ -25,7 +25,7 @@ class Swept:
     at: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # by call and output: weights of the whole storage
     constants: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     ends: list[tuple[Call, int, Tensor, str]] = field(default_factory=list)  # where credit stops, its weights, and why
-    stopped: list[tuple[Call, int]] = field(default_factory=list)  # calls with weights at which it was to stop
+    stopped: list[tuple[Call, int, Tensor]] = field(default_factory=list)  # where it was to stop, and the weights there
 
 
 def sweep(
@@ -57,28 +57,34 @@ def sweep(
         for k, out in enumerate(call.outs):
             if out is None or out.storage not in swept.weights:
                 continue
-            if stop is not None and stop(call):
-                swept.stopped.append((call, k))
+            w = _take(swept, call, k, out)
+            if w is None:
                 continue
-            _through(swept, tape, roles, call, k, out, dtype, convention)
+            if stop is not None and stop(call):
+                swept.stopped.append((call, k, w))
+            else:
+                _through(swept, tape, roles, call, k, w, dtype, convention)
     return swept
 
 
-def _through(
-    swept: Swept, tape: Tape, roles: Roles, call: Call, k: int, out: Place, dtype: torch.dtype, convention: str
-) -> None:
+def _take(swept: Swept, call: Call, k: int, out: Place) -> Tensor | None:
+    """The weights of a result, taken from those that are still to be carried back; None where there are none."""
     flat = swept.weights[out.storage]
     w = view(flat, out)
-    whole = out.numel == flat.numel()
-    if not whole and not w.any():
-        return
-    if whole:
-        del swept.weights[out.storage]
-        swept.at[call.time, k] = flat
-    else:
-        swept.at[call.time, k] = flat.clone()
-        w = w.clone()
-        view(flat, out).zero_()
+    if out.numel == flat.numel():
+        swept.at[call.time, k] = swept.weights.pop(out.storage)
+        return w
+    if not w.any():
+        return None
+    swept.at[call.time, k] = flat.clone()
+    w = w.clone()
+    view(flat, out).zero_()
+    return w
+
+
+def _through(
+    swept: Swept, tape: Tape, roles: Roles, call: Call, k: int, w: Tensor, dtype: torch.dtype, convention: str
+) -> None:
     op = operation(tape, roles, call, k, dtype, convention)
     table = op.name == "embedding" and op.args[0].storage in tape.parameters
     if table and any(roles.of(p, call.time).data for p in op.args[1:2]):
@@ -89,7 +95,7 @@ def _through(
             if isinstance(part, Constant):
                 swept.constants[f"{where(call)}{part.name}"] += part.amount
             elif part.constant or not _carries(roles, part.place, call):
-                amount = (part.weights * op.value(part.place)).sum().item()
+                amount = inner(part.weights, op.value(part.place))
                 swept.constants[_name(tape, part.place, call)] += amount
             else:
                 _accumulate(swept.weights, tape, part.place, part.weights)

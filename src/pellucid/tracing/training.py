@@ -14,7 +14,7 @@ from torch import Tensor
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.tracing.addresses import Numbers
-from pellucid.tracing.flow import sweep, view
+from pellucid.tracing.flow import sweep
 from pellucid.tracing.recorder import facts
 from pellucid.tracing.rules import operation, shares
 from pellucid.tracing.rules.operation import Share, Unexplained
@@ -237,15 +237,14 @@ def by_token(trace: Trace, address: str, show: Callable[[int], str] | None = Non
     swept = sweep(tape, trace.roles, [(numbers.place, numbers.time, weights)], stop=_gathers, dtype=torch.float64)
     first, examples = {}, 0
     for root in sorted(
-        {root for call, _k in swept.stopped if (root := _root(call.scope))}, key=lambda root: root.start
+        {root for call, _k, _w in swept.stopped if (root := _root(call.scope))}, key=lambda root: root.start
     ):
         first[root] = examples
         examples += _inputs(tape, root)[0][0]
     amounts: defaultdict[tuple[int | None, int | None, int | None], float] = defaultdict(float)
-    for call, k in swept.stopped:
+    for call, k, w in swept.stopped:
         root = _root(call.scope)
         lead, ids = _inputs(tape, root) if root is not None else ((), None)
-        w = view(swept.weights[call.outs[k].storage], call.outs[k])
         for part in shares(operation(tape, trace.roles, call, k, torch.float64), w):
             if not isinstance(part, Share):
                 amounts[None, None, None] += part.amount

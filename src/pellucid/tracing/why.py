@@ -257,7 +257,9 @@ class Why:
         free = [g for g in gathered if not g.constant]
         fixed = [g for g in gathered if g.constant]
         values = [self._values(g) for g in free]
-        products = [(g.weights * v).reshape(-1) for g, v in zip(free, values, strict=True)]
+        products = [
+            torch.where(g.weights == 0, 0.0, g.weights * v).reshape(-1) for g, v in zip(free, values, strict=True)
+        ]
         flat = torch.cat(products) if products else torch.zeros(0, dtype=torch.float64)
         weights = torch.cat([g.weights.reshape(-1) for g in free]) if free else flat
         touched = weights.nonzero()[:, 0]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.tracing.rules.operation import Constant, Operation, Parts, Share, Unexplained, is_float
+from pellucid.tracing.rules.operation import Constant, Operation, Parts, Share, Unexplained, inner, is_float
 
 
 def general(op: Operation, w: Tensor) -> Parts:
@@ -60,4 +60,4 @@ def _adds_up(w: Tensor, y: Tensor, slopes: Any, values: list[Tensor], amount: Te
 def fresh(op: Operation, w: Tensor) -> Parts:
     """Made from no operand: a constant."""
     value = op.tape.read(op.call.outs[op.result], op.call.time + 1).to(op.dtype)
-    yield Constant(op.name, (w * value).sum().item())
+    yield Constant(op.name, inner(w, value))

@@ -125,5 +125,10 @@ def summed_to(w: Tensor, shape: tuple[int, ...]) -> Tensor:
     return w if w.shape == shape else w.sum_to_size(shape) if shape else w.sum()
 
 
+def inner(w: Tensor, values: Tensor) -> float:
+    """Σ w · values, in which what has no weight counts nothing, even where it is not finite (a mask, unused memory)."""
+    return torch.where(w == 0, 0.0, w * values).sum().item()
+
+
 def is_float(place: Place | None) -> bool:
     return place is not None and place.dtype.is_floating_point
