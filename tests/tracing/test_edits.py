@@ -1,8 +1,11 @@
 """Numbers changed while a module runs, and what that does."""
 
+import random
+
 import pytest
 import torch
 from torch import nn
+from tracing.zoo import ZOO, make
 
 import pellucid as pl
 from pellucid.networks.decoder import Decoder, decoder_config
@@ -252,7 +255,29 @@ def test_a_perceptron_s_decision_flips_without_its_larger_side():
             return ((x * self.weights).sum() > self.threshold).float()
 
     answer = pl.trace(Perceptron(), torch.tensor([8.0, 4.0, 0.0])).why(":out[]")
-    assert (answer.ablate(1).before, answer.ablate(1).after) == (1.0, 0.0)
+    effect = answer.ablate(1)
+    assert (effect.before, effect.after, effect.exact) == (1.0, 0.0, None)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_network_runs_again_as_it_did_and_is_left_as_it_was(name):
+    case = make(name)
+    trace = pl.trace(case.net, *case.args, **case.named)
+    before, random_state = state(case.net), torch.get_rng_state()
+    scope = [s for s in trace.tape.scopes if s.outputs and s.outputs[0].dtype.is_floating_point and s.outputs[0].numel][
+        -1
+    ]
+    chosen = random.Random(0)
+    index = [chosen.randrange(size) for size in scope.outputs[0].shape]
+    answer = trace.why(f"{scope.path}#{scope.call}:out{index}")
+    effect = answer.ablate(2)
+    assert effect.before == answer.value
+    assert effect.changed == tuple(term.address for term in answer.terms[:2])
+    if answer.operation in ("addmm", "mm", "bmm", "convolution", "_convolution"):  # linear: what goes is what it gave
+        tolerance = 0.02 if "autocast" in name else 1e-4
+        assert effect.change == pytest.approx(-effect.exact, rel=tolerance, abs=tolerance)
+    assert unchanged(case.net, before)
+    assert torch.equal(torch.get_rng_state(), random_state)
 
 
 def test_inputs_and_random_numbers_and_statistics_are_as_before():

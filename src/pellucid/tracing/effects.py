@@ -200,7 +200,7 @@ class Effect:
     changed: tuple[str, ...]  # addresses
     before: float
     after: float
-    exact: float | None = None  # what was taken away contributes to the sum; None: nothing was taken away
+    exact: float | None = None  # what that contributes to the sum, if it was taken away; None: there is no sum
 
     @property
     def change(self) -> float:
@@ -220,6 +220,7 @@ class Checkable:
     """An answer that can be checked by taking its terms away."""
 
     asked: Any
+    kind: Any
     terms: Sequence[Term]
     question: str
     value: float
@@ -248,7 +249,8 @@ class Checkable:
         before = _same_again(tape, question, self.value, run)
         after = measure(tape, question, [term.why().asked[1] for term in terms], run=run)
         addresses = tuple(term.address for term in terms)
-        return Effect(self.question, addresses, before, after, sum(term.contribution for term in terms))
+        exact = sum(term.contribution for term in terms) if self.kind == "sum" else None  # a decision is none
+        return Effect(self.question, addresses, before, after, exact)
 
 
 @dataclass(frozen=True)
