@@ -25,7 +25,7 @@ from pellucid.tracing.rules import CONVENTIONS
 from pellucid.tracing.saving import save_trace
 from pellucid.tracing.shown import Context
 from pellucid.tracing.tape import Tape
-from pellucid.tracing.training import updated
+from pellucid.tracing.training import trained
 from pellucid.tracing.why import Answer, Question, Why
 
 
@@ -92,7 +92,7 @@ class Trace:
             PellucidError: when there is no such number, or it was changed since.
         """
         asked = self._question(question, convention)
-        stepped = None if isinstance(question, Question) else updated(self, asked.seeds[0][0], convention)
+        stepped = None if isinstance(question, Question) else trained(self, asked.seeds[0][0], convention)
         answer = stepped or self.unfolding.answer(asked, convention)
         return replace(answer, context=Context(cache(lambda: self.flow(asked, convention=convention))))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,11 @@ STATES = {
 }  # fmt: skip
 
 
+def trained(trace: Trace, number: Numbers, convention: str) -> Answer | None:
+    """Where a number is an optimiser's or a gradient's: the answer in training's own words."""
+    return updated(trace, number, convention) or gradient(trace, number, convention)
+
+
 def updated(trace: Trace, number: Numbers, convention: str = "values") -> Answer | None:
     """One number of a parameter after an optimiser's step, as the sum of what the step was made of.
 
@@ -53,7 +58,9 @@ def updated(trace: Trace, number: Numbers, convention: str = "values") -> Answer
     assert scope is not None
     start, gradient, settings = next(step for step in reversed(steps) if step[0] <= found[0].time)
     try:
-        ends, constants, dtype = _unfolded(trace, number, scope.start, convention)
+        ends, constants, dtype = _unfolded(
+            trace, number, lambda call: call.time >= scope.start and _number_by_number(call), convention
+        )
         parts = [_Part(Numbers(place, time), weight) for place, time, weight in ends]
         terms = [term for part in parts for term in _terms(trace, part, number, scope, start, gradient, convention)]
         value = tape.read(number.place, number.time).item()
@@ -88,9 +95,9 @@ class _Part:
 
 
 def _unfolded(
-    trace: Trace, number: Numbers, start: int, convention: str
+    trace: Trace, number: Numbers, inside: Callable[[Call], bool], convention: str
 ) -> tuple[list[tuple[Place, int, float]], dict[str, float], torch.dtype]:
-    """Follow a number back through all that happened number by number since `start`: where it ends, with weights."""
+    """Follow a number back through the calls that are `inside`: where it ends, with weights."""
     tape = trace.tape
     one = torch.ones((), dtype=torch.float64)
     waiting: dict[tuple[int, Place], tuple[int, float]] = {}  # by writer and place: when to read it, its weight
@@ -100,7 +107,7 @@ def _unfolded(
 
     def add(place: Place, time: int, weight: float) -> None:
         found = tape.writer(place, time)
-        open_ = found is not None and found[0].time >= start and _number_by_number(found[0])
+        open_ = found is not None and inside(found[0])
         where, key = (waiting if open_ else ends), (found[0].time if found else -1, place)
         where[key] = (time, weight + (where[key][1] if key in where else 0.0))
 
@@ -147,7 +154,7 @@ def _terms(
     def term(source: str, weight: float) -> Term:
         return Term(
             source, address, weight, value, weight * value,
-            _open=lambda: updated(trace, at, convention) or trace.unfolding.number(at, convention),
+            _open=lambda: trained(trace, at, convention) or trace.unfolding.number(at, convention),
         )  # fmt: skip
 
     found = tape.writer(at.place, at.time)
@@ -184,6 +191,101 @@ def _notes(trace: Trace, number: Numbers, scope: Scope, settings: dict[str, Any]
 
 
 # ---- which tokens a gradient came from
+
+
+def gradient(trace: Trace, number: Numbers, convention: str = "values") -> Answer | None:
+    """One number of a parameter's gradient by example and position, through clipping, accumulation and casts.
+
+    Returns:
+        None when it is no number of a gradient that an optimiser has read, or that was left after a backward pass.
+    """
+    tape = trace.tape
+    if not any(time == number.time and place.find(number.place) for place, time in tape.gradients.values()):
+        return None
+    try:
+        ends, constants, dtype = _unfolded(trace, number, lambda call: call.name in _SCALING, convention)
+        parts: list[tuple[Call, Share]] = []
+        for place, time, weight in ends:
+            writer = tape.writer(place, time)
+            if writer is None:
+                return None
+            call, k, index = writer
+            dtype = max(dtype, call.outs[k].dtype, key=lambda t: torch.finfo(t).eps)
+            op = operation(tape, trace.roles, call, k, torch.float64, convention)
+            with torch.no_grad():
+                found = list(shares(op, torch.tensor(weight, dtype=torch.float64), index))
+            if not all(isinstance(part, Share) for part in found):
+                return None
+            parts += [(call, part) for part in found if isinstance(part, Share)]
+        value = tape.read(number.place, number.time).item()
+        values = [tape.read(part.place, call.time).double() for call, part in parts]
+    except (Unexplained, LostError):
+        return None
+    flat = torch.cat([(part.weights * v).flatten() for (_call, part), v in zip(parts, values, strict=True)])
+    order = flat.abs().argsort(descending=True, stable=True)
+    starts = torch.tensor([0, *(v.numel() for v in values)]).cumsum(0)
+    first = _first_examples(tape, (call for call, _part in parts))
+
+    def make(n: int) -> Term:
+        at = int(order[n])
+        which = int((starts[1:] <= at).sum())
+        call, part = parts[which]
+        i = at - int(starts[which])
+        index = tuple(int(j) for j in torch.unravel_index(torch.tensor(i), part.weights.shape))
+        one = Numbers(part.place.at(index), call.time)
+        factor = Numbers(part.factor.at(index), call.time) if part.factor is not None else None
+        coefficient, x = part.weights[index].item(), values[which][index].item()
+        return Term(
+            _labelled(trace, call, i, part.weights.numel(), first), trace.addresses.name(one), coefficient, x,
+            coefficient * x, trace.addresses.name(factor) if factor is not None else None,
+            _open=lambda: trace.unfolding.number(one, convention),
+            _open_factor=None if factor is None else lambda: trace.unfolding.number(factor, convention),
+        )  # fmt: skip
+
+    address = trace.addresses.name(number)
+    residue = value - flat.sum().item()
+    budget = 8 * torch.finfo(dtype).eps * (flat.abs().sum().item() + abs(value)) + 1e-30
+    if constants or not abs(residue) <= budget:
+        return None
+    rounding = f"computed in {str(dtype).removeprefix('torch.')}: the residue is the kernel's rounding"
+    notes = (rounding,) if dtype in (torch.bfloat16, torch.float16) else ()
+    return Answer(
+        address, address, "sum", value, "gradient", Terms(flat[order], make), (), residue, budget, convention, notes
+    )
+
+
+_SCALING = (
+    "mul", "div", "add", "neg", "_to_copy", "clone", "copy", "_foreach_mul", "_foreach_div", "_foreach_add",
+)  # fmt: skip
+
+
+def _labelled(trace: Trace, call: Call, i: int, n: int, first: dict[Scope, int]) -> str:
+    """Where a term of a gradient comes from, for people."""
+    root = _root(call.scope)
+    name = call.scope.path if call.scope is not None and call.scope.path else call.name
+    if root is None or call.name not in _GATHER or call.scope is None or call.scope.kind in _RECURRENT:
+        return name
+    lead, ids = _inputs(trace.tape, root)
+    each, left = divmod(n, math.prod(lead))
+    if left or not each:
+        return name
+    where = [int(x) for x in torch.unravel_index(torch.tensor(i // each), lead)]
+    label = _("example {n}").format(n=first[root] + where[0])
+    if len(where) > 1:
+        label = _("example {n}, position {position}").format(n=first[root] + where[0], position=where[1])
+    tokenizer = getattr(trace, "tokenizer", None)
+    if ids is not None and tokenizer is not None:
+        label += f" {tokenizer.show(int(ids[tuple(where)]))}"
+    return label
+
+
+def _first_examples(tape: Tape, calls: Iterable[Call]) -> dict[Scope, int]:
+    """Examples are counted over all forward passes that took part."""
+    first, examples = {}, 0
+    for root in sorted({root for call in calls if (root := _root(call.scope))}, key=lambda root: root.start):
+        first[root] = examples
+        examples += _inputs(tape, root)[0][0]
+    return first
 
 
 @dataclass(frozen=True)
@@ -235,12 +337,7 @@ def by_token(trace: Trace, address: str, show: Callable[[int], str] | None = Non
     weights = torch.ones_like(recorded) if recorded.dim() == 0 else recorded / (length or 1.0)
     value = recorded.item() if recorded.dim() == 0 else length
     swept = sweep(tape, trace.roles, [(numbers.place, numbers.time, weights)], stop=_gathers, dtype=torch.float64)
-    first, examples = {}, 0
-    for root in sorted(
-        {root for call, _k, _w in swept.stopped if (root := _root(call.scope))}, key=lambda root: root.start
-    ):
-        first[root] = examples
-        examples += _inputs(tape, root)[0][0]
+    first = _first_examples(tape, (call for call, _k, _w in swept.stopped))
     amounts: defaultdict[tuple[int | None, int | None, int | None], float] = defaultdict(float)
     for call, k, w in swept.stopped:
         root = _root(call.scope)
