@@ -17,6 +17,7 @@ from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.tracing.tape import BACKWARD, Call, Place, Scope, Tape
 
+OUTSIDE = "outside"  # stands for a path where no recorded module is at work: a loss, a tensor from before
 _PATTERN = re.compile(
     r"^(?P<path>[^#/:\[\]]*)(#(?P<call>\d+))?(/(?P<op>\w+?)\.(?P<k>\d+))?"
     r"(:(?P<side>in|out|grad|updated))?(\.(?P<item>\d+))?(\[(?P<index>[-\d,\s]*)\])?$"
@@ -81,9 +82,10 @@ class Addresses:
         if path in self._parameters and found["op"] is None:
             return self._parameter(address, path, found["side"])
         scopes = self._by_path.get(path, [])
-        if path == "" and found["op"] is not None and not (scopes and scopes[-1].kind):
-            scopes = []
-        if not scopes and path:
+        storage = path.removeprefix(f"{OUTSIDE}.")
+        if not scopes and storage != path and storage.isdecimal() and int(storage) < self.tape.storages:
+            return Numbers(self.tape.whole(int(storage)), 0)
+        if not scopes and path not in ("", OUTSIDE):
             raise self._unknown(address)
         number = int(found["call"]) if found["call"] else len(scopes) - 1
         if scopes and number >= len(scopes):
@@ -164,7 +166,7 @@ class Addresses:
         while scope is not None:
             for item, out in enumerate(scope.outputs):
                 where = out.find(place)
-                if where is not None and scope.end >= call.time + 1:
+                if where is not None and self._made_by(place, scope.end) is call:
                     which = f":out.{item}" if len(scope.outputs) > 1 and item else "" if scope.path else ":out"
                     return f"{self._path(scope)}{which}{_brackets(where)}"
             scope = scope.parent
@@ -194,16 +196,21 @@ class Addresses:
         if known is not None:
             return f"{known[0]}{_brackets(known[1].find(place))}"
         for scope in self.tape.scopes:
-            for side, all_places in (("in", scope.inputs), ("out", scope.outputs)):
+            sides = (("in", scope.start, scope.inputs), ("out", scope.end, scope.outputs))
+            for side, time, all_places in sides:
                 for item, whole in enumerate(all_places):
-                    if (index := whole.find(place)) is not None:
+                    if (index := whole.find(place)) is not None and self._made_by(place, time) is None:
                         return f"{self._path(scope)}:{side}.{item}{_brackets(index)}"
         whole = self.tape.whole(place.storage)
-        return f"outside.{place.storage}{_brackets(whole.find(place) or ())}"
+        return f"{OUTSIDE}.{place.storage}{_brackets(whole.find(place))}"
+
+    def _made_by(self, number: Place, before: int) -> Call | None:
+        found = self.tape.writer(number, before)
+        return found[0] if found is not None else None
 
     def _path(self, scope: Scope | None) -> str:
         if scope is None:
-            return ""
+            return OUTSIDE
         calls = self._by_path[scope.path]
         return scope.path if calls[-1] is scope else f"{scope.path}#{scope.call}"
 

@@ -324,6 +324,11 @@ class Tape:
                     return f"{scope.path}:out.{i}"
         return f"outside.{storage}"
 
+    @property
+    def storages(self) -> int:
+        """How many storages it has met."""
+        return len(self._first)
+
     def device(self, storage: int) -> torch.device:
         """Where a storage lives."""
         held = self._held[storage]

@@ -50,6 +50,13 @@ class Trace:
         numbers = self.find(address)
         return self.tape.read(numbers.place, numbers.time).clone()
 
+    def __getitem__(self, address: str) -> Tensor:
+        return self.value(address)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        """What may stand between the brackets, for tab completion."""
+        return self.addresses.all()
+
     def tree(self) -> str:
         """Every recorded call of a module and what it gave, indented, with the operations that it ran itself."""
         lines = []
