@@ -200,7 +200,11 @@ def gradient(trace: Trace, number: Numbers, convention: str = "values") -> Answe
         None when it is no number of a gradient that an optimiser has read, or that was left after a backward pass.
     """
     tape = trace.tape
-    if not any(time == number.time and place.find(number.place) for place, time in tape.gradients.values()):
+    now = tape.version(number.place.storage, number.time)
+    if not any(
+        place.find(number.place) is not None and tape.version(place.storage, time) == now
+        for place, time in tape.gradients.values()
+    ):
         return None
     try:
         ends, constants, dtype = _unfolded(trace, number, lambda call: call.name in _SCALING, convention)
