@@ -108,8 +108,9 @@ def sentence(answer: Answer) -> str:
             value=value, sides=" | ".join(sides), margin=number(answer.margin or 0.0)
         )
     if answer.kind == "leaf":
+        known = {"parameter": _("a parameter"), "input": _("an input"), "outside": _("from outside the recording")}
         return _("{value}: {what}, given and not computed: here the sum ends.").format(
-            value=value, what=answer.operation
+            value=value, what=known.get(answer.operation, answer.operation)
         )
     if answer.kind == "not a sum":
         return _(
@@ -126,6 +127,8 @@ def sentence(answer: Answer) -> str:
         return _("{value}: the logits' difference; {a} is e^{size} = {ratio:,.4g} times as probable as {b}.").format(
             value=signed(answer.value), a=a.shown, b=b.shown, size=number(abs(answer.value)), ratio=ratio
         )
+    if len(answer.terms) == 1 and not answer.constants:
+        return _("{value}: made by {what} from one term.").format(value=value, what=answer.operation)
     return _("{value}: made by {what}, the sum of {n:,} terms.").format(
         value=value, what=answer.operation, n=len(answer.terms)
     )
@@ -143,11 +146,11 @@ def _tree(answer: Answer, top: int, path: Sequence[Step], prefix: str = "") -> T
             behind = opened(term, *path[0])
             name = f"{prefix}{n}{'c' if path[0][1] else ''}."
             inner = _tree(behind, top, path[1:], name)
-            branch.add(Text(f"{'coefficient: ' if path[0][1] else ''}{sentence(behind)}", style="italic"))
+            branch.add(Text(sentence(behind), style="italic"))
             for child in inner.children:
                 branch.children.append(child)
             if behind.terms:
-                branch.add(balance(behind))
+                branch.add(balance(behind, brief=True))
     if left:
         amount = others(answer, rows)
         tree.add(_row("…", amount, largest, _("all other {n:,} terms").format(n=left), "dim"))
@@ -175,11 +178,17 @@ def _row(name: str, amount: float, largest: float, rest: str, style: str = "") -
     )
 
 
-def balance(answer: Answer) -> Text:
+def balance(answer: Answer, brief: bool = False) -> Text:
     """The equation that every answer is checked by."""
-    constant = f" {signed(answer.constant)} ({_('constants')})" if answer.constants else ""
+    constants = _("constants")
+    constant = f" {signed(answer.constant)} ({constants})" if answer.constants else ""
     if answer.kind == "decision":
         return Text("")
+    if brief:
+        text = _("Σ = {value}, residue {residue:.1e}, cancellation {cancellation:.3g}").format(
+            value=signed(answer.value), residue=answer.residue, cancellation=answer.cancellation
+        )
+        return Text(text, style="dim")
     text = _(
         "Σ {n:,} terms {terms}{constant} = {value}, residue {residue:.1e}; cancellation Σ|terms|/|value| = "
         "{cancellation:.3g}; convention: {convention}"
@@ -248,12 +257,10 @@ def coloured(tokens: Iterable[tuple[str, float]]) -> Text:
     line = Text()
     for name, amount in tokens:
         line.append(name, style=shade(amount, largest)).append("⏎\n" if name == "⏎" else "")
-    line.append(f"   {_('for')} ", style="dim")
-    for style in FOR:
-        line.append("■", style=style)
-    line.append(f"  {_('against')} ", style="dim")
-    for style in AGAINST:
-        line.append("■", style=style)
+    for name, styles in ((_("for"), FOR), (_("against"), AGAINST)):
+        line.append(f"   {name} ", style="dim")
+        for style in styles:
+            line.append("■", style=style)
     return line
 
 
@@ -268,15 +275,22 @@ def _list(rows: Sequence[tuple[int, tuple[str, float]]], top: int, largest: floa
 
 
 def _named(pairs: Iterable[tuple[str, float]], top: int) -> Table:
-    rows = sorted(pairs, key=lambda pair: -abs(pair[1]))
+    rows = cut(pairs, top)
     largest = max((abs(amount) for _name, amount in rows), default=0.0)
     table = _table(None, "right", None)
-    for name, amount in rows[:top]:
+    for name, amount in rows:
         table.add_row(bar(amount, largest), Text(signed(amount), shade(amount, largest)), Text(name))
-    if len(rows) > top:
-        amount = sum(amount for _name, amount in rows[top:])
-        table.add_row(bar(amount, largest), signed(amount), Text(_("all other {n:,}").format(n=len(rows) - top)))
     return table
+
+
+def cut(pairs: Iterable[tuple[str, float]], top: int) -> list[tuple[str, float]]:
+    """The largest ones, and a row for all others; what is less than a thousandth of the largest is among these."""
+    rows = sorted(pairs, key=lambda pair: -abs(pair[1]))
+    shown = [row for row in rows[:top] if abs(row[1]) >= abs(rows[0][1]) / 1000]
+    rest = rows[len(shown) :]
+    if rest:
+        shown.append((_("all other {n:,}").format(n=len(rest)), sum(amount for _name, amount in rest)))
+    return shown
 
 
 def columns(flow: Flow) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -20,7 +21,10 @@ from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.tracing.asking import TokenByToken
 from pellucid.tracing.display import (
+    balance,
     columns,
+    cut,
+    flow_balance,
     kind_of,
     layer_name,
     number,
@@ -59,8 +63,9 @@ def page(shown: Any, top: int = 8, limit: int = 2_000_000) -> str:
     """The whole page."""
     style, script = ((ASSETS / name).read_text("utf-8") for name in ("why.css", "why.js"))
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    language = _("en")
     before = (
-        f'<!DOCTYPE html>\n<html lang="{_("en")}">\n<head>\n<meta charset="utf-8">\n{MARK}\n'
+        f'<!DOCTYPE html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">\n{MARK}\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
@@ -111,8 +116,9 @@ def _body(shown: Any, top: int, room: int, unfolded: int) -> str:
 def _answer(answer: Answer, top: int, room: int, unfolded: int) -> str:
     context = answer.context
     model = f'<p class="model">{escape(context.model)}</p>' if context and context.model else ""
-    parts = [f"<article><header>{model}<h1>{escape(answer.question)}</h1>"]
-    parts.append(f'<p class="lead">{escape(sentence(answer))}</p>')
+    parts = [f"<article><header>{model}<h1>{_question(answer)}</h1>"]
+    lead = re.sub(r"e\^([\d.]+)", r"e<sup>\1</sup>", _token(sentence(answer)))
+    parts.append(f'<p class="lead">{lead}</p>')
     if context and context.candidates:
         parts.append(_candidates(answer))
     parts += [f'<p class="note">{escape(note)}</p>' for note in answer.notes]
@@ -127,6 +133,16 @@ def _answer(answer: Answer, top: int, room: int, unfolded: int) -> str:
     return "".join(parts) + "</article>"
 
 
+def _question(answer: Answer) -> str:
+    """The question, its two tokens in the colours of their sides."""
+    text = _token(answer.question)
+    asked = answer.context.asked if answer.context else ()
+    for token, side in zip(asked, ("for", "against"), strict=False):
+        shown = _token(token.shown)
+        text = text.replace(f" {shown}", f' <span class="side {side}">{shown}</span>', 1)
+    return text
+
+
 def _candidates(answer: Answer) -> str:
     context = answer.context
     assert context is not None
@@ -136,11 +152,11 @@ def _candidates(answer: Answer) -> str:
     for token in sorted(named.values(), key=lambda token: -token.probability):
         side = {0: " for", 1: " against"}.get(asked.index(token.id), "") if token.id in asked else ""
         items.append(
-            f'<li class="{side.strip()}"><span class="token">{escape(token.shown)}</span>'
+            f'<li class="{side.strip()}"><span class="token">{_token(token.shown)}</span>'
             f'<span class="meter"><i style="--v:{token.probability:.4f}"></i></span>'
             f"<b>{percent(token.probability)}</b></li>"
         )
-    return f'<section><h2>{escape(_("What could come next"))}</h2><ol class="next">{"".join(items)}</ol></section>'
+    return _section(_("What could come next"), f'<ol class="next">{"".join(items)}</ol>')
 
 
 # ---- the flow
@@ -178,9 +194,10 @@ def _text(tokens: Sequence[tuple[str, float]]) -> str:
     spans = []
     for n, (name, amount) in enumerate(tokens):
         under = f"<small>{signed(amount)}</small>" if numbered else ""
+        shown = _token(name) if numbered else escape(name.replace("␣", " "))
         spans.append(
             f'<span class="tok {_side(amount)}" style="--c:{_share(amount, largest):.3f}" data-t="{n}" '
-            f'title="{escape(name)} [{n}]: {signed(amount)}"><span>{escape(name)}</span>{under}</span>'
+            f'title="{escape(name)} [{n}]: {signed(amount)}"><span>{shown}</span>{under}</span>'
         )
         if name.endswith("⏎"):
             spans.append("<br>")
@@ -188,7 +205,8 @@ def _text(tokens: Sequence[tuple[str, float]]) -> str:
 
 
 def _legend() -> str:
-    return f'<span class="key for"></span> {escape(_("for"))} <span class="key against"></span> {escape(_("against"))}'
+    sides = {"for": _("for"), "against": _("against")}
+    return " ".join(f'<span class="key {side}"></span> {escape(name)}' for side, name in sides.items())
 
 
 def _layers(flow: Flow, tokens: Sequence[tuple[str, float]], room: int) -> str:
@@ -196,7 +214,7 @@ def _layers(flow: Flow, tokens: Sequence[tuple[str, float]], room: int) -> str:
     largest = max((abs(of_kind(layer, kind, kinds)) for layer in flow.layers for kind in kinds), default=0.0)
     most = max((abs(layer.past) for layer in flow.layers), default=0.0)
     strongest = max(flow.layers, key=lambda layer: _heads_size(layer))
-    heads = ["", *kinds, _("past this layer"), _("constants, rounding")]
+    heads = [_("layer"), *kinds, _("past this layer"), _("constants, rounding")]
     top = "".join(f"<span>{escape(head)}</span>" for head in heads)
     rows = []
     pictures: dict[str, str] = {}
@@ -210,7 +228,7 @@ def _layers(flow: Flow, tokens: Sequence[tuple[str, float]], room: int) -> str:
         cells += [_cell(of_kind(layer, kind, kinds), largest) for kind in kinds]
         rest = layer.constant + layer.later + layer.residue
         shown = signed(rest) if abs(rest) > 1e-5 * (largest + most) else "≈ 0"
-        cells += [_cell(layer.past, most), f'<span class="n quiet" title="{signed(rest)}">{shown}</span>']
+        cells += [_cell(layer.past, most, "past"), f'<span class="n quiet" title="{signed(rest)}">{shown}</span>']
         row, inside = "".join(cells), pictures.get(layer.name, "")
         opened = " open" if layer is strongest and inside else ""
         if inside:
@@ -240,7 +258,7 @@ def _picture(layer: Layer, names: list[str]) -> str:
         shown = sorted(sorted(range(width), key=lambda t: -sum(abs(row[t]) for row in heads))[:SOURCES])
         fitting = names if len(names) >= width else [f"[{t}]" for t in range(width)]
         largest = max((abs(row[t]) for row in heads for t in shown), default=0.0)
-        columns_ = "".join(f'<th scope="col" data-t="{t}"><span>{escape(fitting[t])}</span></th>' for t in shown)
+        columns_ = "".join(f'<th scope="col" data-t="{t}"><span>{_token(fitting[t])}</span></th>' for t in shown)
         more = width > len(shown)
         columns_ += f'<th scope="col"><span>{escape(_("others"))}</span></th>' * more
         columns_ += '<th scope="col"><span>Σ</span></th>'
@@ -251,7 +269,8 @@ def _picture(layer: Layer, names: list[str]) -> str:
             if more:
                 cells.append(_square(sum(row) - sum(row[t] for t in shown), largest, digits))
             total = f'<td class="sum">{signed(sum(row))}</td>'
-            body.append(f'<tr><th scope="row">{escape(_("head {n}").format(n=h))}</th>{"".join(cells)}{total}</tr>')
+            name = escape(_("head {n}").format(n=h))
+            body.append(f'<tr><th scope="row">{name}</th>{"".join(cells)}{total}</tr>')
         cut = _("{n:,} of {all:,} positions, the strongest").format(n=len(shown), all=width) if more else ""
         constant = ""
         if abs(part.constant) > 1e-5 * largest:
@@ -278,7 +297,7 @@ def _heads(heads: Sequence[tuple[str, int, float, list[tuple[str, float]]]]) -> 
     for layer, h, amount, sources in heads:
         name = _("layer {layer} head {head}").format(layer=layer, head=h)
         seen = " ".join(
-            f'<span class="tok {_side(part)}" style="--c:{_share(part, largest):.2f}">{escape(token)} '
+            f'<span class="tok {_side(part)}" style="--c:{_share(part, largest):.2f}">{_token(token)} '
             f"<small>{signed(part)}</small></span>"
             for token, part in sources[:4]
             if part
@@ -291,22 +310,16 @@ def _heads(heads: Sequence[tuple[str, int, float, list[tuple[str, float]]]]) -> 
 
 
 def _named(pairs: Iterable[tuple[str, float]], top: int) -> str:
-    rows = sorted(pairs, key=lambda pair: -abs(pair[1]))
+    rows = cut(pairs, top)
     largest = max((abs(amount) for _name, amount in rows), default=0.0)
-    shown = [(escape(name), amount) for name, amount in rows[:top]]
-    if len(rows) > top:
-        rest = _("all other {n:,}").format(n=len(rows) - top)
-        shown.append((f'<i class="quiet">{escape(rest)}</i>', sum(amount for _name, amount in rows[top:])))
     items = "".join(
-        f'<div class="row plain"><span class="label">{name}</span>{_cell(amount, largest)}</div>'
-        for name, amount in shown
+        f'<div class="row plain"><span class="label">{escape(name)}</span>{_cell(amount, largest)}</div>'
+        for name, amount in rows
     )
     return f'<div class="list">{items}</div>'
 
 
 def _flow_sum(flow: Flow) -> str:
-    from pellucid.tracing.display import flow_balance
-
     return f'<p class="sum">{escape(flow_balance(flow).plain)}</p>'
 
 
@@ -388,9 +401,7 @@ def _rows(node: _Node, top: int, prefix: str) -> str:
         amount = sum(term.contribution for term in biases[top:])
         lines.append(_plain_row("k", amount, largest, _("all other {n:,} constants").format(n=len(biases) - top)))
     if answer.kind == "sum":
-        from pellucid.tracing.display import balance
-
-        lines.append(f'<p class="sum">{escape(balance(answer).plain)}</p>')
+        lines.append(f'<p class="sum">{escape(balance(answer, brief=bool(prefix)).plain)}</p>')
     return "".join(lines)
 
 
@@ -423,11 +434,16 @@ def _cut(said: str) -> str:
     return f'<p class="cut">{escape(said)}</p>' if said else ""
 
 
-def _cell(amount: float, largest: float) -> str:
+def _cell(amount: float, largest: float, kind: str = "") -> str:
     return (
-        f'<span class="bar {_side(amount)}"><i style="--v:{_share(amount, largest):.3f}"></i></span>'
+        f'<span class="bar {_side(amount)} {kind}"><i style="--v:{_share(amount, largest):.3f}"></i></span>'
         f'<span class="n {_side(amount)}">{signed(amount)}</span>'
     )
+
+
+def _token(text: str) -> str:
+    """Readable tokens; their signs for spaces stand back."""
+    return escape(text).replace("␣", '<span class="sp">␣</span>')
 
 
 def _side(amount: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from pellucid.checkpoints.files import PICKLES, read_file, read_json, replace_folder, write_json, write_tensors
 from pellucid.data.tokenizer import Tokenizer
@@ -110,6 +110,13 @@ def _write(trace: Trace, folder: Path) -> None:
             )
         text = {"head": trace._head, "embedding": trace._embedding}
         trace.tokenizer.save(folder, "")
+    for call in tape.calls:
+        try:
+            _operation(call.op._schema.name, call.op._overloadname)
+        except ValueError as error:
+            raise PellucidError(
+                _("This trace cannot be saved."), call.scope.path if call.scope else "", str(error)
+            ) from None
     numbers: dict[str, Tensor] = {}
     copies: list[Any] = []
     made: dict[str, int] = {}
@@ -218,12 +225,14 @@ def _tape(events: dict[str, Any], numbers: dict[str, Tensor]) -> Tape:
     return tape
 
 
-def _operation(name: str, overload: str) -> Any:
-    """An operation of torch's by its name: looked up among those that are registered, never imported."""
+def _operation(name: str, overload: str) -> OpOverload:
+    """An operation by its name. Explaining may run it again, so it must be arithmetic of torch's own, and no file's."""
     namespace, _separator, short = name.partition("::")
-    if not all(re.fullmatch(r"[A-Za-z_]\w*", part) for part in (namespace, short, overload)):
-        raise ValueError(f"no operation {name}.{overload}")
-    return getattr(getattr(getattr(torch.ops, namespace), short), overload)
+    if namespace in ("aten", "prims") and short != "from_file":
+        found = getattr(getattr(getattr(torch.ops, namespace), short), overload)
+        if isinstance(found, OpOverload):
+            return found
+    raise ValueError(f"{name}.{overload} is no operation of torch's own")
 
 
 def decode(x: Any) -> Any:
