@@ -1,14 +1,18 @@
 """The documents say what the program does."""
 
+import contextlib
+import io
 import re
 from pathlib import Path
 
 import pytest
 
+import pellucid as pl
 from pellucid.data import compress
 from pellucid.training.verdict import THRESHOLDS, State
 
 DOCS = Path(__file__).parents[1] / "docs"
+CACHE = Path(__file__).parents[1] / "cache"
 
 
 def rows(name: str) -> list[list[str]]:
@@ -50,3 +54,35 @@ def test_every_verdict_is_explained():
 def test_the_documented_limits_are_the_program_s(said, value):
     assert said in " ".join((DOCS / "figures.md").read_text("utf-8").split())
     assert value
+
+
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+def run_why(real: bool) -> None:
+    """Run the blocks of why.md, those with a real model or those before, and hold what they print against the page."""
+    page = (DOCS / "why.md").read_text("utf-8")
+    found = re.findall(r"```python\n(.*?\n)```\n(?:\n```text\n(.*?)\n```\n)?", page, flags=re.DOTALL)
+    first = next(n for n, (code, _) in enumerate(found) if "smollm2" in code)
+    assert 0 < first < len(found)
+    namespace: dict = {"pl": pl}
+    for code, said in found[first:] if real else found[:first]:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(code, namespace)
+        done = printed.getvalue().rstrip()
+        assert NUMBER.sub("#", done) == NUMBER.sub("#", said)
+        numbers = [[float(x) for x in NUMBER.findall(text)] for text in (done, said)]
+        assert numbers[0] == pytest.approx(numbers[1], rel=0.01, abs=0.02)  # as well as two machines agree
+
+
+def test_why_md_prints_what_it_says():
+    run_why(real=False)
+
+
+@pytest.mark.slow
+def test_why_md_prints_what_it_says_of_a_real_model(monkeypatch):
+    if not (CACHE / "smollm2-135m.gguf").exists():
+        pytest.skip("run `python tests/fetch.py` first, as `make test-all` does")
+    monkeypatch.chdir(CACHE)
+    run_why(real=True)

@@ -5,10 +5,10 @@ import random
 import pytest
 import torch
 from torch import nn
-from tracing.zoo import ZOO, make
 
 import pellucid as pl
 from pellucid.networks.decoder import Decoder, decoder_config
+from tracing.zoo import ZOO, make
 
 
 class Block(nn.Module):

@@ -162,11 +162,7 @@ def measure(
     """
     run = run or (tape.again.run if tape.again is not None else None)
     if run is None:
-        raise PellucidError(
-            _("It is not known how this recording was run."),
-            "",
-            _("Use pl.trace, or give a function that runs the same again: run=..."),
-        )
+        raise _not_known()
     replay = Replay(tape, question, gone)
     module = tape.again.module if tape.again is not None else None
     editor = Editor(replay)
@@ -190,6 +186,14 @@ def measure(
     if edits is not None:
         edits.all_happened()
     return value
+
+
+def _not_known() -> PellucidError:
+    return PellucidError(
+        _("It is not known how this recording was run."),
+        "",
+        _("Use pl.trace, or give a function that runs the same again: run=..."),
+    )
 
 
 @dataclass(frozen=True)
@@ -238,7 +242,9 @@ class Checkable:
         Raises:
             PellucidError: when there are no terms, or it cannot be run again, or does not give the same.
         """
-        terms = self.terms[:k] if self.asked is not None else ()
+        terms = self.terms[:k]
+        if terms and self.asked is None:
+            raise _not_known()
         if not terms:
             raise PellucidError(
                 _("There are no terms to take away."), self.question, _("Ask about a number that is a sum.")
