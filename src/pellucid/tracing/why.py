@@ -263,7 +263,8 @@ class Why:
         flat = torch.cat(products) if products else torch.zeros(0, dtype=torch.float64)
         weights = torch.cat([g.weights.reshape(-1) for g in free]) if free else flat
         touched = weights.nonzero()[:, 0]
-        order = touched[flat[touched].abs().argsort(descending=True, stable=True)]
+        bits = flat[touched].abs().view(torch.int64)  # in the same order as the sizes, and faster to sort
+        order = touched[bits.argsort(descending=True, stable=True)]
         starts = [0]
         for g in free:
             starts.append(starts[-1] + g.weights.numel())
