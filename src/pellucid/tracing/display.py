@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -355,7 +356,9 @@ Head = tuple[str, int, float, list[tuple[str, float]]]  # layer, head, contribut
 
 def top_heads(flow: Flow, top: int) -> list[Head]:
     """The attention heads that contribute most, each with the positions that it brings it from."""
-    names = [name for name, _amount in by_token(flow)]
+    tokens = by_token(flow)
+    often = Counter(name for name, _amount in tokens)
+    names = [f"{name}[{n}]" if often[name] > 1 else name for n, (name, _amount) in enumerate(tokens)]
     found: list[Head] = []
     for layer in flow.layers:
         for part in layer.groups:

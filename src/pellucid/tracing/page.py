@@ -255,6 +255,8 @@ def _picture(layer: Layer, names: list[str]) -> str:
             continue
         heads = (part.heads if part.heads.dim() == 2 else part.heads.sum(0)).tolist()
         width = len(heads[0]) if heads else 0
+        if len(names) < width and not any(any(row[len(names) :]) for row in heads):
+            width = len(names) or width  # what was read later has no part in this
         shown = sorted(sorted(range(width), key=lambda t: -sum(abs(row[t]) for row in heads))[:SOURCES])
         fitting = names if len(names) >= width else [f"[{t}]" for t in range(width)]
         largest = max((abs(row[t]) for row in heads for t in shown), default=0.0)
