@@ -27,6 +27,10 @@ help:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
 	@touch $@
 
+.venv/.bench: .venv/.dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	@touch $@
+
 demo: .venv/.runtime
 	@if [ -e runs/demo ]; then old=runs/demo-$$(date +%Y%m%d-%H%M%S); mv runs/demo $$old; echo "The earlier demo is now $$old."; fi
 	$(BIN)/pellucid train --out runs/demo --minutes 2.5
@@ -42,7 +46,7 @@ demo: .venv/.runtime
 test: check
 	$(BIN)/pytest -n auto -m "not slow"
 
-test-all: check cache/.fetched
+test-all: check cache/.fetched .venv/.bench
 	$(BIN)/pytest -n auto --no-skips
 
 check: .venv/.dev
@@ -53,7 +57,7 @@ check: .venv/.dev
 	$(BIN)/python tools/messages.py --check
 	$(BIN)/python tools/core_lines.py
 
-bench: .venv/.dev cache/.fetched
+bench: .venv/.bench cache/.fetched
 	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 messages: .venv/.dev
