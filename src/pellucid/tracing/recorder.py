@@ -139,12 +139,17 @@ class Recorder(TorchDispatchMode):
         self.tape.incoming.extend((now, self.tape.place(x)) for x in gradients if x is not None)
         self._follow(node)
 
-    def _overwritten(self, known: Facts, args: Any, kwargs: Any, phase: str) -> list[Place]:
-        written: list[Place] = []
+    def _overwritten(self, known: Facts, args: Any, kwargs: Any, phase: str) -> list[Place | None]:
+        written: list[Place | None] = []
         if known.only_training and not args[5]:
             return written
         for i, name in known.writes:
             target = args[i] if i < len(args) else kwargs.get(name)
+            if (
+                name == "grads" and kwargs.get("grad_scale") is None
+            ):  # fused optimisers say so, and do it for scaling only
+                written += [None] * len(target)
+                continue
             for tensor in (target,) if isinstance(target, Tensor) else target or ():
                 place = self.tape.place(tensor)
                 keep = phase != UPDATE or self.copied is None or place.storage in self.copied

@@ -87,8 +87,8 @@ def _bytes(optimiser: torch.optim.Optimizer, group: dict[str, Any], parameter: T
     changes = sum(bool(group.get(name)) for name in ("weight_decay", "maximize", "nesterov", "centered"))
     if kind == "Muon":
         return 3 * whole, (made + MUON) * whole
-    if fused:  # parameter, gradient and state are overwritten once each
-        return (2 + states) * whole + 64, made * whole
+    if fused:  # parameter and state are overwritten once each
+        return (1 + states) * whole + 64, made * whole
     divided = kind != "SGD"  # by a square root, made in several steps
     return (1 + 2 * states + changes + 3 * divided) * whole + 64, (made + changes + 2 * divided) * whole + 64
 
