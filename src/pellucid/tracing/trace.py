@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pellucid.errors import PellucidError
 from pellucid.language import _
+from pellucid.tracing import shortforms
 from pellucid.tracing.addresses import Addresses, Numbers
 from pellucid.tracing.edits import Change
 from pellucid.tracing.effects import Again, Effect, ablate_part, effect
@@ -192,6 +193,8 @@ class Trace:
                 _("Use one of {names}.").format(names=", ".join(CONVENTIONS)),
             )
         self._unchanged()
+        if isinstance(question, str) and shortforms.is_short(question):
+            question = shortforms.read(question, self)
         if isinstance(question, Question):
             return question
         numbers = self.find(question) if isinstance(question, str) else question
