@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 PRINTS = {
     "train_on_your_text.py": ("bits per byte", "The "),
     "tokens_with_probabilities.py": ("rank", "least expected:"),
+    "why.py": ("a sum of", "by token:", "as a term of the sum", "attention doubled"),
     "who_looks_at_whom.py": ("layer 1: at whom each character looks most", "bits per byte", "rather than"),
     "a_transformers_folder.py": ("opens it", "for ' of' after 'The value'"),
 }

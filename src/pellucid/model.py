@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pellucid.language import _
 from pellucid.networks.decoder import Decoder
 from pellucid.networks.device import device as find_device
 from pellucid.tracing.asking import TokenByToken, ask
+from pellucid.tracing.lenses import ActivatingText, top_texts
 from pellucid.tracing.text import TextTrace
 from pellucid.tracing.trace import trace
 from pellucid.tracing.why import Answer
@@ -257,6 +258,10 @@ class Model:
             convention,
             self.folder.name if self.folder else "",
         )
+
+    def top_texts(self, texts: Iterable[str], layer: int, neuron: int, k: int = 10) -> list[ActivatingText]:
+        """The texts of a corpus that activate a neuron most, best first: see `tracing.lenses.top_texts`."""
+        return top_texts(self, texts, layer, neuron, k)
 
     def int8_cost(self, text: str) -> Int8Cost:
         """What int8 weights change in predicting `text`.

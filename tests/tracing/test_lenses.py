@@ -10,6 +10,7 @@ from pellucid.data.tokenizer import Tokenizer
 from pellucid.model import Model
 from pellucid.networks.cache import KeyValueCache
 from pellucid.networks.decoder import Decoder, decoder_config
+from tracing.zoo import make
 
 TEXT = "the cat sat on the mat and the dog sat on the log; " * 5
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24, "vocab_size": 31}
@@ -153,6 +154,19 @@ def test_the_logit_lens_of_others_models():
         pl.trace(nn.Linear(2, 2), torch.ones(1, 2)).logit_lens()
 
 
+def test_the_logit_lens_of_a_decoder_beside_an_encoder():
+    case = make("whisper")
+    lens = pl.trace(case.net, *case.args, **case.named).logit_lens()
+    assert [row.layer for row in lens.rows] == ["model.decoder.layers.0", "model.decoder.layers.1"]
+
+
+@pytest.mark.parametrize(("name", "says"), [("bert", "more between"), ("t5", "batch"), ("gpt2, eager", "batch")])
+def test_the_logit_lens_is_never_silently_wrong(name, says):
+    case = make(name)
+    with pytest.raises(pl.PellucidError, match=says):
+        pl.trace(case.net, *case.args, **case.named).logit_lens()
+
+
 def test_the_most_active_neurons_are_those_of_the_activation(model):
     trace = model.trace("the cat sat on the mat")
     active = trace.active_neurons(5)
@@ -167,6 +181,7 @@ def test_the_most_active_neurons_are_those_of_the_activation(model):
 def test_the_texts_that_activate_a_neuron_most(model):
     texts = ["the cat sat", "on the mat", "and the dog", "the log; the log; the log", "sat on", "cat dog mat log"]
     found = pl.top_texts(model, iter(texts), layer=1, neuron=7, k=3)
+    assert found == model.top_texts(texts, layer=1, neuron=7, k=3)
     expected = []
     for n, text in enumerate(texts):
         values = model.trace(text).value("blocks.1.feed_forward/silu.0")[0, :, 7]

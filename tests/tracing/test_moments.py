@@ -102,3 +102,20 @@ def test_questions_that_cannot_be_compared_are_said(models):
     net = nn.Sequential(nn.Linear(2, 2), nn.Softmax(-1))
     with pytest.raises(pl.PellucidError, match="not a sum"):
         pl.compare(pl.trace(net, torch.ones(1, 2)), pl.trace(net, torch.ones(1, 2)), "1[0,0]")
+
+
+def test_two_checkpoints_of_a_training(tmp_path):
+    source = tmp_path / "text.txt"
+    source.write_text("".join(f"{n} and {n} is {2 * n}; the cat sat on the mat.\n" for n in range(600)), "utf-8")
+    shape = {"vocab": 290, "width": 32, "depth": 2, "context": 32, "batch": 4}
+    early = pl.train(source, tmp_path / "early", steps=3, **shape)
+    pl.train(source, tmp_path / "late", steps=40, **shape)
+    late = pl.open(tmp_path / "late" / "checkpoints" / "last")
+    before, after = early.trace("the cat sat on"), late.trace("the cat sat on")
+    for question in (None, lambda trace: trace.loss(), lambda trace: trace.log_probability(" the")):
+        difference = pl.compare(before, after, question)
+        assert difference.change != 0
+        parts = difference.by_coefficient + difference.by_value + difference.residue
+        assert parts == pytest.approx(difference.change, abs=1e-9)
+        for layer in difference.flow.layers:
+            assert layer.change == pytest.approx(difference.change, abs=1e-4)

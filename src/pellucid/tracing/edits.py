@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,15 @@ if TYPE_CHECKING:
 Change = Any
 
 
+class HasNetwork(Protocol):
+    """A model."""
+
+    @property
+    def network(self) -> nn.Module: ...
+
+
 @contextlib.contextmanager
-def edit(module: nn.Module, changes: Mapping[str, Change]) -> Iterator[Edits]:
+def edit(module: nn.Module | HasNetwork, changes: Mapping[str, Change]) -> Iterator[Edits]:
     """Change numbers of a module while it runs; afterwards it is what it was.
 
     Args:
@@ -49,7 +56,7 @@ def edit(module: nn.Module, changes: Mapping[str, Change]) -> Iterator[Edits]:
     Raises:
         PellucidError: when an address cannot be, a change has another shape, or, at the end, a change never happened.
     """
-    network: nn.Module = module if isinstance(module, nn.Module) else module.network
+    network = module if isinstance(module, nn.Module) else module.network
     edits = Edits(network, changes)
     with edits.on():
         yield edits

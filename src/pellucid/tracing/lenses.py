@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -170,18 +171,19 @@ def logit_lens(
     """What every layer would say if it were the last.
 
     Args:
-        trace: A trace of one text.
+        trace: A trace of one text; where it was read in parts, the last one counts.
         position: After which token.
         n: How many of the most probable outputs.
         norm: The path of the norm between the last layer and the head; None: found by its name, or by its class's.
         head: The path of the module that makes the logits; None: the last linear module after the layers.
 
     Raises:
-        PellucidError: when there are no layers, or the norm or the head is not to be found.
+        PellucidError: when there are no layers, the norm or the head is not to be found or not all there is between
+            the last layer and the logits, or the trace is of a batch.
     """
     again = trace.tape.again
     module = again.module if again is not None else None
-    layers = find_layers(trace.tape)
+    layers = list({scope.path: scope for scope in find_layers(trace.tape)}.values())  # each in its last call
     if module is None or not layers:
         raise PellucidError(
             _("The logit lens needs the recorded module, and layers in it."),
@@ -189,6 +191,8 @@ def logit_lens(
             _("Use pl.trace or pl.record(module)."),
         )
     trace._unchanged()
+    stack = re.split(r"\b\d", layers[-1].path)[0]  # of an encoder and a decoder, the decoder's
+    layers = [scope for scope in layers if scope.path.startswith(stack)]
     norm = norm or _after(
         trace, layers, lambda scope: "norm" in f"{scope.path} {scope.kind}".lower() or "ln_f" in scope.path
     )
@@ -200,9 +204,20 @@ def logit_lens(
     show = trace.tokenizer.show if hasattr(trace, "tokenizer") else str
     rows = []
     with torch.no_grad():
-        outputs = [trace.tape.read(scope.outputs[0], scope.end)[..., position, :].reshape(1, -1) for scope in layers]
+        outputs = [_one_text(trace, scope)[:, position] for scope in layers]
         normed = [module.get_submodule(norm)(x) for x in outputs]
         logits = [module.get_submodule(head)(x)[0].double() for x in normed]
+        ended = next(scope for scope in reversed(trace.tape.scopes) if scope.path == head)
+        recorded = _one_text(trace, ended)[0, position]
+        rounding = max(1e-3, 16 * torch.finfo(recorded.dtype).eps) * recorded.abs().max().item()
+        if not torch.allclose(logits[-1], recorded.double(), atol=rounding):
+            raise PellucidError(
+                _("There is more between the last layer and the logits than {norm} and {head}.").format(
+                    norm=norm, head=head
+                ),
+                head,
+                _('Name both: logit_lens(norm="...", head="...").'),
+            )
         said = int(logits[-1].argmax())
         for scope, row in zip(layers, logits, strict=True):
             p = row.softmax(0)
@@ -213,6 +228,14 @@ def logit_lens(
                 LensRow(scope.path, ids, tuple(map(show, ids)), tuple(best.values.tolist()), p[said].item(), rank)
             )
     return LogitLens(position, show(said), tuple(rows))
+
+
+def _one_text(trace: Trace, scope: Scope) -> Tensor:
+    """A module's result, (1, T, numbers)."""
+    x = trace.tape.read(scope.outputs[0], scope.end)
+    if x.dim() > 3 or (x.dim() == 3 and x.shape[0] != 1):
+        raise PellucidError(_("This is a batch."), scope.path, _("Trace one text."))
+    return x.reshape(1, -1, x.shape[-1])
 
 
 def _after(trace: Trace, layers: Sequence[Scope], wanted: Any) -> str | None:
@@ -242,7 +265,7 @@ def active_neurons(trace: TextTrace, n: int = 10, layer: int | None = None) -> l
     A neuron's activation is what its activation function gives: what `trace.neuron(layer, neuron)` asks about.
 
     Args:
-        trace: A trace of one text.
+        trace: A trace of one text, read at once.
         n: How many.
         layer: Only of this layer; None: of all.
 
