@@ -237,7 +237,9 @@ def test_modules_of_others_are_shown_as_well():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
     answer = pl.trace(net, torch.ones(3)).why(":out[0]")
-    assert "inputs" not in str(answer) or max(map(cell_len, str(answer).splitlines())) <= 80
+    assert "inputs" in str(answer)
+    assert display.signed(answer.context.flow().inputs[":in.0"].sum().item()) in str(answer)
+    assert max(map(cell_len, str(answer).splitlines())) <= 80
     assert repr(answer).startswith("<:out[0] = ")
     assert "layers" in repr(answer.context.flow())
 

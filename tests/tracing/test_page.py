@@ -143,6 +143,11 @@ def test_any_module_has_a_page(tmp_path):
     trace = pl.trace(net, torch.randn(1, 1, 4, 4))
     for address in ("3[0,1]", "4[0,1]", "0.weight[0,0,0,0]"):
         Page(page.page(trace.why(address)))
+    picture = page.page(trace.why("3[0,1]"))
+    flow = trace.flow("3[0,1]")
+    assert picture.count("aspect-ratio") == 1
+    drawn = re.findall(r'<i class="\w+" style="--c:[\d.]+" title="([^"]+)"></i>', picture)
+    assert drawn == [display.signed(amount) for amount in flow.inputs[":in.0"].flatten().tolist()]  # one square a pixel
     assert "not a sum" in " ".join(Page(page.page(trace.why("4[0,1]"))).words)
 
 

@@ -69,7 +69,7 @@ def _answer(answer: Answer, top: int, path: Sequence[Step]) -> Group:
     ]
     if answer.context is not None and not path and answer.kind == "sum":
         flow = answer.context.flow()
-        if flow.layers or flow.tokens is not None:
+        if flow.layers or flow.tokens is not None or any(x.any() for x in flow.inputs.values()):
             parts += _flow(flow, top, len(answer.context.tokens))
     if len(answer.terms) or answer.constants:
         parts += [heading(_("single terms")), _tree(answer, top, path), balance(answer)]
@@ -147,7 +147,7 @@ def _tree(answer: Answer, top: int, path: Sequence[Step], prefix: str = "") -> T
             behind = opened(term, *path[0])
             name = f"{prefix}{n}{'c' if path[0][1] else ''}."
             inner = _tree(behind, top, path[1:], name)
-            branch.add(Text(sentence(behind), style="italic"))
+            branch.add(Text(f"{name[:-1]}  {sentence(behind)}" if path[0][1] else sentence(behind), style="italic"))
             for child in inner.children:
                 branch.children.append(child)
             if behind.terms:

@@ -16,6 +16,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
+from torch import Tensor
+
 from pellucid.checkpoints.files import write_text
 from pellucid.errors import PellucidError
 from pellucid.language import _
@@ -42,6 +45,7 @@ MARK = '<meta name="generator" content="Pellucid">'
 ASSETS = Path(__file__).parent / "assets"
 UNFOLDED = 240  # most terms that are opened beforehand: each takes a few milliseconds
 SOURCES = 24  # most positions in a picture of heads
+PIXELS = 48  # most rows and columns of a picture
 ROWS = 160  # most tokens that get a row or a number of their own
 
 
@@ -167,9 +171,11 @@ def _flow(flow: Flow, top: int, room: int, seen: int = 0) -> str:
     parts = []
     if tokens:
         parts.append(_section(_("The text, by what each token contributes"), _text(tokens), _legend()))
-    if flow.inputs and not tokens:
-        rows = _named([(name, x.sum().item()) for name, x in flow.inputs.items()], top)
-        parts.append(_section(_("The inputs"), rows))
+    inputs = {name: x for name, x in flow.inputs.items() if x.any()}
+    if inputs:
+        rows = _named([(name, x.sum().item()) for name, x in inputs.items()], top)
+        pictures = "".join(_pixels(name, x) for name, x in inputs.items())
+        parts.append(_section(_("The inputs"), rows + pictures, _legend() if pictures else ""))
     if flow.layers:
         hint = _(
             "Each row adds up to {value}. Bars of the parts share one scale; what goes past a layer has its own. "
@@ -183,7 +189,7 @@ def _flow(flow: Flow, top: int, room: int, seen: int = 0) -> str:
     if flow.stopped:
         parts.append(_section(_("Where no rule goes on"), _named(flow.stopped.items(), top)))
     constants = _named(flow.constants.items(), top) if flow.constants else '<p class="quiet">0</p>'
-    parts.append(_section(_("Constants: what no token brings"), constants))
+    parts.append(_section(_("Constants: what comes from no input"), constants))
     parts.append(_flow_sum(flow))
     return "".join(parts)
 
@@ -309,6 +315,23 @@ def _heads(heads: Sequence[tuple[str, int, float, list[tuple[str, float]]]]) -> 
             f'<span class="seen">{seen}</span></div>'
         )
     return f'<div class="list">{"".join(items)}</div>'
+
+
+def _pixels(name: str, x: Tensor) -> str:
+    """What each place of a picture contributes, its channels added up; nothing for what is no picture."""
+    if x.dim() < 3 or min(x.shape[-2:]) < 4 or x.shape[:-2].numel() > 4:
+        return ""
+    plane = x.detach().float().cpu().reshape(1, -1, *x.shape[-2:]).sum(1, keepdim=True)
+    height, width = (min(size, PIXELS) for size in plane.shape[-2:])
+    area = plane.shape[-2] * plane.shape[-1] / (height * width)
+    rows = (F.adaptive_avg_pool2d(plane, (height, width)) * area)[0, 0].tolist()
+    largest = max(abs(amount) for row in rows for amount in row)
+    cells = "".join(
+        f'<i class="{_side(amount)}" style="--c:{_share(amount, largest):.2f}" title="{signed(amount)}"></i>'
+        for row in rows
+        for amount in row
+    )
+    return f'<div class="pixels" role="img" aria-label="{escape(name)}" style="--width:{width}">{cells}</div>'
 
 
 def _named(pairs: Iterable[tuple[str, float]], top: int) -> str:
