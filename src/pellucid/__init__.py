@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pellucid.tracing.moments import compare
     from pellucid.tracing.saving import load_trace
     from pellucid.tracing.trace import record, trace
+    from pellucid.tracing.updates import step_memory
     from pellucid.training.options import TrainOptions
     from pellucid.verbs import open, plan, resume, train
 
@@ -33,6 +34,7 @@ _HOMES = {
     "plan": "pellucid.verbs",
     "record": "pellucid.tracing.trace",
     "resume": "pellucid.verbs",
+    "step_memory": "pellucid.tracing.updates",
     "top_texts": "pellucid.tracing.lenses",
     "trace": "pellucid.tracing.trace",
     "train": "pellucid.verbs",
@@ -51,6 +53,7 @@ __all__ = [
     "plan",
     "record",
     "resume",
+    "step_memory",
     "top_texts",
     "trace",
     "train",

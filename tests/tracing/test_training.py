@@ -18,7 +18,6 @@ from pellucid.tracing.rules.operation import Share
 from pellucid.tracing.rules.steps import STEPS
 from pellucid.tracing.tape import BACKWARD
 from pellucid.tracing.training import by_token
-from pellucid.tracing.updates import step_memory
 from pellucid.training.loop import one_step
 from pellucid.training.optimisers import Optimiser
 
@@ -232,7 +231,7 @@ def stepped(make, warm=2, updates=None, budget=None):
         optimiser.step()
     optimiser.zero_grad()
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    forecast = step_memory(net, optimiser, updates)
+    forecast = pl.step_memory(net, optimiser, updates)
     with pl.record(net, updates=updates, budget=budget) as trace:
         backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -295,6 +294,18 @@ def test_two_steps_open_into_one_another():
     assert [term.source for term in momentum.terms if term.contribution] != []
 
 
+def test_a_saved_step_gives_the_same_answers(tmp_path):
+    _, _, trace, *_ = stepped(lambda net: torch.optim.AdamW(net.parameters(), lr=0.01))
+    trace.save(tmp_path / "step")
+    loaded = pl.load_trace(tmp_path / "step")
+    for address in ("0.weight:updated[3,4]", "0.weight:grad[3,4]", "2.bias:updated[1]"):
+        a, b = trace.why(address), loaded.why(address)
+        assert [(t.source, t.coefficient, t.value) for t in a.terms] == [
+            (t.source, t.coefficient, t.value) for t in b.terms
+        ]
+        assert (a.kind, a.notes, a.residue) == (b.kind, b.notes, b.residue)
+
+
 def test_only_named_parameters_are_copied():
     def adam(net):
         return torch.optim.AdamW(net.parameters(), lr=0.01, foreach=True)
@@ -321,7 +332,7 @@ def test_the_budget_is_refused_before_the_step(warm):
         net(x).sum().backward()
         optimiser.step()
     before = {name: x.clone() for name, x in net.state_dict().items()}
-    forecast = step_memory(net, optimiser)
+    forecast = pl.step_memory(net, optimiser)
     assert "MB" in str(forecast)
 
     def record_step(updates):
@@ -373,6 +384,7 @@ def main_step(optimiser, precision, seed=1):
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
     with pl.record(net) as trace:
         step = one_step(1, net, task, blocks, both, plan)
+    assert 0 < pl.step_memory(net, both).bytes < 40 * sum(4 * p.numel() for p in net.parameters())
     return net, before, trace, step
 
 
@@ -449,7 +461,7 @@ def test_positions_by_hand():
         ("0.weight:grad[1,2]", gradients[0][..., 1] * x_BTD[..., 2]),
         ("0.bias:grad[1]", gradients[0][..., 1]),
     ):
-        found = {(s.example, s.position): s.contribution for s in by_token(trace, address).sources}
+        found = {(s.example, s.position): s.contribution for s in trace.by_token(address).sources}
         assert found == {(n, t): pytest.approx(expected_BT[n, t].item(), rel=1e-5) for n in range(2) for t in range(3)}
         labelled = {term.source: term.contribution for term in trace.why(address).terms}
         assert labelled == {f"example {n}, position {t}": pytest.approx(x) for (n, t), x in found.items()}

@@ -145,9 +145,8 @@ class Recorder(TorchDispatchMode):
             return written
         for i, name in known.writes:
             target = args[i] if i < len(args) else kwargs.get(name)
-            if (
-                name == "grads" and kwargs.get("grad_scale") is None
-            ):  # fused optimisers say so, and do it for scaling only
+            # fused optimisers declare that they write gradients, but do so only to scale them
+            if name == "grads" and kwargs.get("grad_scale") is None:
                 written += [None] * len(target)
                 continue
             for tensor in (target,) if isinstance(target, Tensor) else target or ():

@@ -26,7 +26,7 @@ from pellucid.tracing.rules import CONVENTIONS
 from pellucid.tracing.saving import save_trace
 from pellucid.tracing.shown import Context
 from pellucid.tracing.tape import Tape
-from pellucid.tracing.training import trained
+from pellucid.tracing.training import Sources, by_token, trained
 from pellucid.tracing.why import Answer, Question, Why
 
 
@@ -169,6 +169,10 @@ class Trace:
         """The flow under each convention: all of them add up, and they need not agree."""
         return {convention: self.flow(question, convention=convention) for convention in CONVENTIONS}
 
+    def by_token(self, address: str) -> Sources:
+        """Which tokens a gradient ("fc.weight:grad", or one number of it) came from: see `training.by_token`."""
+        return by_token(self, address)
+
     # ---- lenses
 
     def attention_maps(self, path: str | None = None) -> list[AttentionMap]:
@@ -264,8 +268,8 @@ def record(
     Args:
         module: Whose parts give the numbers their addresses.
         budget: Bytes that the recording may take; None: half of the free memory.
-        updates: Names of the parameters of which copies are kept when an optimiser changes them; None: all, up to 50
-            million parameters.
+        updates: Names of the parameters whose optimiser's step can be asked about: copies of them and of their
+            optimiser's state are kept. None: all, up to 50 million parameters. `step_memory` says what it will take.
 
     Raises:
         PellucidError: when the recording takes more than the budget, or there is no such parameter.

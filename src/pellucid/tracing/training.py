@@ -329,13 +329,14 @@ def by_token(trace: Trace, address: str, show: Callable[[int], str] | None = Non
         trace: Of a forward and a backward pass.
         address: A parameter's gradient, "fc.weight:grad": one number of it, or all of it. All of it is looked at along
             its own direction g / |g|, so that the contributions add up to its length |g|.
-        show: Makes a token's id readable.
+        show: Makes a token's id readable; None: the trace's tokenizer, if it has one.
 
     Raises:
         PellucidError: when there is no such gradient.
     """
     tape = trace.tape
     numbers = trace.find(address)
+    show = show or getattr(getattr(trace, "tokenizer", None), "show", None)
     recorded = tape.read(numbers.place, numbers.time).double()
     length = recorded.norm().item()
     weights = torch.ones_like(recorded) if recorded.dim() == 0 else recorded / (length or 1.0)

@@ -49,22 +49,23 @@ class StepMemory:
 
 
 def step_memory(
-    module: nn.Module, optimiser: torch.optim.Optimizer, updates: Collection[str] | None = None
+    module: nn.Module, optimiser: torch.optim.Optimizer | Any, updates: Collection[str] | None = None
 ) -> StepMemory:
     """What `record` will need for one step of `optimiser`: print it before it is spent.
 
     Args:
         module: Whose parameters it changes.
-        optimiser: A `torch.optim.Optimizer`; it may not have made a step yet.
+        optimiser: A `torch.optim.Optimizer`, or what has several as its `parts`; it may not have made a step yet.
         updates: As for `record`; None: all parameters.
     """
     names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     copies, new = {}, 0
-    for group, parameter in _updated(optimiser, with_gradient=False):
-        copied, made = _bytes(optimiser, group, parameter)
-        new += made
-        if updates is None or names.get(parameter) in updates:
-            copies[names.get(parameter, "?")] = copied
+    for part in getattr(optimiser, "parts", (optimiser,)):
+        for group, parameter in _updated(part, with_gradient=False):
+            copied, made = _bytes(part, group, parameter)
+            new += made
+            if updates is None or names.get(parameter) in updates:
+                copies[names.get(parameter, "?")] = copied
     return StepMemory(copies, new)
 
 
