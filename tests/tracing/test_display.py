@@ -3,6 +3,7 @@
 import json
 import types
 import typing
+from dataclasses import replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
 import pytest
@@ -16,6 +17,7 @@ from pellucid.model import Model
 from pellucid.networks.decoder import Decoder, decoder_config
 from pellucid.tracing import display, plain
 from pellucid.tracing.asking import TokenByToken
+from pellucid.tracing.layers import Layer
 
 PROMPT = "春眠不覺曉，處處聞啼鳥。 The capital of France is"
 
@@ -77,6 +79,18 @@ def test_each_row_of_a_layer_is_the_number_of_the_flow(answer):
     first = next(line for line in str(answer).splitlines() if line.strip().startswith("0 "))
     for kind in kinds:
         assert display.signed(display.of_kind(flow.layers[0], kind, kinds)) in first
+
+
+def test_layers_are_called_by_what_tells_them_apart(answer):
+    def names(*paths: str) -> list[str]:
+        layers = tuple(Layer(path, (), 0.0, 0.0, 0.0, 0.0) for path in paths)
+        return list(display.layer_names(replace(answer.context.flow(), layers=layers)).values())
+
+    assert names("model.layers.0", "model.layers.1") == ["0", "1"]
+    assert names("encoder.block.0.layer.1", "decoder.block.0.layer.2") == ["encoder.1", "decoder.2"]
+    assert names("h.3") == ["3"]
+    assert names("stem.0", "body.stage.1") == ["stem.0", "body.stage.1"]
+    assert names() == []
 
 
 @pytest.mark.parametrize(("amount", "shown"), [

@@ -107,6 +107,15 @@ def test_a_small_limit_is_kept_and_what_is_left_out_is_counted(model):
     assert opened < int(re.search(r"([\d,]+) numbers are opened here", large)[1].replace(",", ""))
     assert "positions, the strongest" in large  # of 186 positions, 24 have a column
     assert "are left out to keep this page small" in small
+    assert len(page.page(answer, limit=60_000).encode()) <= 60_000
+    with pytest.raises(pl.PellucidError, match="does not fit into 20,000 bytes"):
+        page.page(answer, limit=20_000)
+
+
+def test_a_long_text_is_whole_and_readable(model):
+    text = "To be, or not to be: that is the question.\n" * 10
+    words = "".join(Page(page.page(model.why(text))).words)
+    assert text.replace("\n", "⏎") in words  # no gaps between tokens
 
 
 def test_only_pages_of_ours_are_replaced(answer, tmp_path):

@@ -268,7 +268,11 @@ def coloured(tokens: Iterable[tuple[str, float]]) -> Text:
 def _list(rows: Sequence[tuple[int, tuple[str, float]]], top: int, largest: float) -> Table:
     table = _table(None, "right", None)
     for n, (name, amount) in rows[:top]:
-        table.add_row(bar(amount, largest), Text(signed(amount), shade(amount, largest)), Text(f"{name}  [{n}]"))
+        table.add_row(
+            bar(amount, largest),
+            Text(signed(amount), shade(amount, largest)),
+            Text(name if name == f"[{n}]" else f"{name}  [{n}]"),
+        )
     if len(rows) > top:
         amount = sum(amount for _n, (_name, amount) in rows[top:])
         table.add_row(bar(amount, largest), signed(amount), Text(_("all other {n:,} tokens").format(n=len(rows) - top)))
@@ -309,7 +313,17 @@ def kind_of(part: Part) -> str:
     name = part.name.rpartition(".")[2]
     if part.heads is not None or "att" in name.lower():
         return _("attention")
-    if name.lower() in ("feed_forward", "mlp", "ffn", "ff", "feedforward", "intermediate", "output", "dense"):
+    if name.lower() in (
+        "feed_forward",
+        "mlp",
+        "ffn",
+        "ff",
+        "feedforward",
+        "intermediate",
+        "output",
+        "dense",
+        "densereludense",
+    ):
         return _("feed-forward")
     return name
 
@@ -325,12 +339,13 @@ def _layers(flow: Flow) -> Group:
     kinds = columns(flow)
     largest = max((abs(of_kind(layer, kind, kinds)) for layer in flow.layers for kind in kinds), default=0.0)
     most = max((abs(layer.past) for layer in flow.layers), default=0.0)
+    short = layer_names(flow)
     headings = [_("layer"), *(head for kind in (*kinds, _("past this layer")) for head in (kind, "")), _("constants")]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", show_edge=False)
     for n, head in enumerate(headings):
         table.add_column(head, justify="right" if n in (0, len(headings) - 1) or n % 2 == 0 else "left", no_wrap=True)
     for layer in flow.layers:
-        cells: list[RenderableType] = [Text(layer_name(layer))]
+        cells: list[RenderableType] = [Text(short[layer.name])]
         for kind in kinds:
             amount = of_kind(layer, kind, kinds)
             cells += [bar(amount, largest), Text(signed(amount), shade(amount, largest))]
@@ -346,9 +361,13 @@ def _layers(flow: Flow) -> Group:
     return Group(table, Text(legend, style="dim"))
 
 
-def layer_name(layer: Layer) -> str:
-    """Short: its number."""
-    return layer.name.rpartition(".")[2]
+def layer_names(flow: Flow) -> dict[str, str]:
+    """Each layer's path without what all of them share: its number, most often."""
+    paths = [layer.name.split(".") for layer in flow.layers]
+    if len({len(path) for path in paths}) != 1:
+        return {layer.name: layer.name for layer in flow.layers}
+    differ = [n for n, parts in enumerate(zip(*paths, strict=True)) if len(set(parts)) > 1] or [-1]
+    return {".".join(path): ".".join(path[n] for n in differ) for path in paths}
 
 
 Head = tuple[str, int, float, list[tuple[str, float]]]  # layer, head, contribution, by position looked at
@@ -356,7 +375,7 @@ Head = tuple[str, int, float, list[tuple[str, float]]]  # layer, head, contribut
 
 def top_heads(flow: Flow, top: int) -> list[Head]:
     """The attention heads that contribute most, each with the positions that it brings it from."""
-    tokens = by_token(flow)
+    tokens, short = by_token(flow), layer_names(flow)
     often = Counter(name for name, _amount in tokens)
     names = [f"{name}[{n}]" if often[name] > 1 else name for n, (name, _amount) in enumerate(tokens)]
     found: list[Head] = []
@@ -368,7 +387,7 @@ def top_heads(flow: Flow, top: int) -> list[Head]:
             for h, row in enumerate(heads.tolist()):
                 fitting = names if len(names) == len(row) else [f"[{n}]" for n in range(len(row))]
                 sources = sorted(zip(fitting, row, strict=True), key=lambda source: -abs(source[1]))
-                found.append((layer_name(layer), h, sum(row), sources))
+                found.append((short[layer.name], h, sum(row), sources))
     return sorted(found, key=lambda head: -abs(head[2]))[:top]
 
 

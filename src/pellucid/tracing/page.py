@@ -29,7 +29,7 @@ from pellucid.tracing.display import (
     cut,
     flow_balance,
     kind_of,
-    layer_name,
+    layer_names,
     number,
     of_kind,
     percent,
@@ -78,16 +78,22 @@ def page(shown: Any, top: int = 8, limit: int = 2_000_000) -> str:
     after = f"\n<script>\n{script}</script>\n</body>\n</html>\n"
     labels = {"expand": _("open all"), "collapse": _("close all"), "dark": _("light or dark")}
     tools = "".join(f'<button type="button" data-do="{do}">{escape(text)}</button>' for do, text in labels.items())
-    room = limit - len((before + after).encode()) - 3000
-    inside = _body(shown, top, room, UNFOLDED)
     foot = _(
         "Each number here is the sum of the ones that it opens to: what is left over is the rounding of the "
         "arithmetic, and is shown. Exact is not the same as causal: without one part, others may step in."
     )
     made = _("Made with Pellucid: a file of its own, which asks nothing of the network.")
-    return (
-        f'{before}<main class="why"><nav class="tools" hidden>{tools}</nav>{inside}'
-        f"<footer><p>{escape(foot)}</p><p>{escape(made)}</p></footer></main>{after}"
+    before += f'<main class="why"><nav class="tools" hidden>{tools}</nav>'
+    after = f"<footer><p>{escape(foot)}</p><p>{escape(made)}</p></footer></main>{after}"
+    room = limit - len((before + after).encode())
+    for share in (1.0, 0.6, 0.3, 0.0):
+        inside = _body(shown, top, int(room * share), UNFOLDED if share else 0)
+        if len(inside.encode()) <= room:
+            return before + inside + after
+    raise PellucidError(
+        _("This does not fit into {limit:,} bytes.").format(limit=limit),
+        "limit",
+        _("Allow more, or ask for fewer rows: top."),
     )
 
 
@@ -199,6 +205,9 @@ def _text(tokens: Sequence[tuple[str, float]]) -> str:
     numbered = " numbered" if len(tokens) <= ROWS else ""
     spans = []
     for n, (name, amount) in enumerate(tokens):
+        if not numbered and abs(amount) < largest / 50:  # no colour to be seen
+            spans.append(escape(name.replace("␣", " ")) + "<br>" * name.endswith("⏎"))
+            continue
         under = f"<small>{signed(amount)}</small>" if numbered else ""
         shown = _token(name) if numbered else escape(name.replace("␣", " "))
         spans.append(
@@ -216,7 +225,7 @@ def _legend() -> str:
 
 
 def _layers(flow: Flow, tokens: Sequence[tuple[str, float]], room: int) -> str:
-    kinds = columns(flow)
+    kinds, short = columns(flow), layer_names(flow)
     largest = max((abs(of_kind(layer, kind, kinds)) for layer in flow.layers for kind in kinds), default=0.0)
     most = max((abs(layer.past) for layer in flow.layers), default=0.0)
     strongest = max(flow.layers, key=lambda layer: _heads_size(layer))
@@ -230,7 +239,7 @@ def _layers(flow: Flow, tokens: Sequence[tuple[str, float]], room: int) -> str:
             pictures[layer.name] = picture
             room -= len(picture.encode())
     for layer in flow.layers:
-        cells = [f'<span class="name">{escape(layer_name(layer))}</span>']
+        cells = [f'<span class="name">{escape(short[layer.name])}</span>']
         cells += [_cell(of_kind(layer, kind, kinds), largest) for kind in kinds]
         rest = layer.constant + layer.later + layer.residue
         shown = signed(rest) if abs(rest) > 1e-5 * (largest + most) else "≈ 0"
@@ -460,8 +469,9 @@ def _cut(said: str) -> str:
 
 
 def _cell(amount: float, largest: float, kind: str = "") -> str:
+    drawn = f'<i style="--v:{_share(amount, largest):.3f}"></i>'
     return (
-        f'<span class="bar {_side(amount)} {kind}"><i style="--v:{_share(amount, largest):.3f}"></i></span>'
+        f'<span class="bar {_side(amount)} {kind}" aria-hidden="true">{drawn}</span>'
         f'<span class="n {_side(amount)}">{signed(amount)}</span>'
     )
 
