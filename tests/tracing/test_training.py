@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 import pellucid as pl
@@ -193,6 +194,44 @@ def test_a_gradient_handed_in():
     assert sorted(term.value for term in answer.terms) == pytest.approx(sorted(given[:, 1].tolist()))
     assert sorted(term.coefficient for term in answer.terms) == pytest.approx(sorted(x[:, 2].tolist()))
     assert {term.source for term in answer.terms} == {f"example {n}" for n in range(4)}
+
+
+def test_gradients_handed_in_from_inside_through_a_view_twice():
+    net, x = nn.Linear(3, 2), torch.randn(4, 3)
+    with pl.record(net) as trace:
+        y = net(x).T
+        y.backward(torch.ones(2, 4), retain_graph=True)
+        y.backward(torch.full((2, 4), 2.0))
+    answer = trace.why("weight:grad[0,1]")
+    assert answer.value == net.weight.grad[0, 1].item()
+    assert sorted(term.value for term in answer.terms) == [1.0] * 4 + [2.0] * 4
+
+
+def test_checkpointed_layers():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.utils.checkpoint.checkpoint(lambda x: torch.tanh(self.a(x)), x, use_reentrant=False)
+            return torch.einsum("btf,of->bto", h, self.b.weight)
+
+    net = Net()
+    with pl.record(net) as trace:
+        net(torch.randn(2, 3, 4)).square().sum().backward()
+    for address in ("a.weight:grad[1,2]", "b.weight:grad[1,2]"):
+        answer = trace.why(address)
+        assert answer.kind == "sum"
+        assert {term.source for term in answer.terms} == {
+            f"example {n}, position {t}" for n in range(2) for t in range(3)
+        }
+
+
+def test_sparse_gradients_are_refused_by_name():
+    net = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Linear(3, 2))
+    with pytest.raises(pl.PellucidError, match="sparse"), pl.record(net):
+        net(torch.tensor([1, 2, 2])).sum().backward()
 
 
 # ---- optimisers

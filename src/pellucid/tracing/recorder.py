@@ -132,9 +132,9 @@ class Recorder(TorchDispatchMode):
         self._followed[id(node)] = node
         for later, _input in node.next_functions:
             if later is not None and id(later) not in self._followed:
-                self.handles.append(later.register_prehook(partial(self._given, later)))
+                self.handles.append(later.register_prehook(partial(self.given, later)))
 
-    def _given(self, node: Any, gradients: tuple[Tensor | None, ...]) -> None:
+    def given(self, node: Any, gradients: tuple[Tensor | None, ...]) -> None:
         now = len(self.tape.calls)
         self.tape.incoming.extend((now, self.tape.place(x)) for x in gradients if x is not None)
         self._follow(node)
@@ -198,6 +198,7 @@ def recording(
             stack.enter_context(_visible(modules, tape))
             stack.enter_context(_scopes(modules, names, recorder))
         stack.enter_context(optimisers_watched(recorder))
+        stack.enter_context(_beginnings(recorder))
         torch.clear_autocast_cache()  # a cast of a weight made before would be a leaf without a name
         try:
             stack.enter_context(recorder)
@@ -244,6 +245,27 @@ def _scopes(modules: dict[str, nn.Module], names: dict[int, str], recorder: Reco
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def _beginnings(recorder: Recorder) -> Iterator[None]:
+    """Know which gradients a backward pass begins with."""
+    run = getattr(torch.autograd, "_engine_run_backward", None)  # PyTorch has no public hook for it
+    if run is None:
+        yield
+        return
+
+    def begin(outputs: Any, gradients: Any, *args: Any, **kwargs: Any) -> Any:
+        for out, gradient in zip(outputs, gradients, strict=True):
+            if isinstance(out, Tensor) and out.grad_fn is not None:
+                recorder.given(out.grad_fn, (gradient,))
+        return run(outputs, gradients, *args, **kwargs)
+
+    torch.autograd._engine_run_backward = begin  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.autograd._engine_run_backward = run
 
 
 @contextlib.contextmanager

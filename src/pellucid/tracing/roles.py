@@ -44,14 +44,12 @@ class Roles:
         self.composed: dict[int, Place] = {}  # call of a composed pointwise function -> the place it is a function of
         self._history: defaultdict[int, list[tuple[int, Role]]] = defaultdict(list)
         self._roots: dict[int, tuple[Place, Call]] = {}  # by storage: what a pointwise chain began with, and its end
-        inside = False
         incoming = deque(tape.incoming)
         for call in tape.calls:
             while incoming and incoming[0][0] <= call.time:
                 self._mark(*incoming.popleft())
             if call.phase == BACKWARD:
-                self._mark_gradients(call, first=not inside)
-            inside = call.phase == BACKWARD
+                self._mark_gradients(call)
             self._walk(call)
 
     def of(self, place: Place, before: int) -> Role:
@@ -139,29 +137,12 @@ class Roles:
         times = [self._roots[p.storage][1].time for p in carriers if p.storage in self._roots]
         return min(times, default=call.time)
 
-    def _mark_gradients(self, call: Call, first: bool) -> None:
-        """Find the incoming gradient: by its name, or, where a backward pass begins, what was made just for it."""
-        named = [
-            place
-            for i, argument in enumerate(call.op._schema.arguments)
-            if argument.name in GRADIENTS
-            for place in places(call.args[i] if i < len(call.args) else call.kwargs.get(argument.name))
-        ]
-        begun = []
-        if first and call.time:
-            last = self.tape.calls[call.time - 1]
-            made = {p.storage for p in last.outs if p is not None} if last.name == "ones_like" else set()
-            begun = [p for p in call.operands() if p.storage in made]
-            if not begun and not named:
-                known = self.tape.parameters
-                read = {p.storage for earlier in self.tape.calls[: call.time] for p in earlier.operands()}
-                begun = [
-                    p
-                    for p in call.operands()
-                    if p.storage not in known and p.storage not in read and not self.tape.version(p.storage, call.time)
-                ]
-        for place in (*named, *begun):
-            self._mark(call.time, place)
+    def _mark_gradients(self, call: Call) -> None:
+        """Incoming gradients known by their name alone."""
+        for i, argument in enumerate(call.op._schema.arguments):
+            if argument.name in GRADIENTS:
+                for place in places(call.args[i] if i < len(call.args) else call.kwargs.get(argument.name)):
+                    self._mark(call.time, place)
 
     def _mark(self, time: int, place: Place) -> None:
         """From `time` on it is a gradient."""

@@ -17,6 +17,9 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from pellucid.errors import PellucidError
+from pellucid.language import _
+
 FORWARD, BACKWARD, UPDATE = "forward", "backward", "update"
 
 
@@ -144,6 +147,17 @@ class LostError(LookupError):
     """A value that the tape no longer has: the storage was changed without a copy."""
 
 
+def _storage(tensor: Tensor) -> Any:
+    try:
+        return tensor.untyped_storage()
+    except NotImplementedError:
+        raise PellucidError(
+            _("A tensor of the layout {layout} cannot be recorded.").format(layout=tensor.layout),
+            "",
+            _("Use a dense one: nn.Embedding(..., sparse=False), for example."),
+        ) from None
+
+
 def places(x: Any) -> Iterator[Place]:
     """The places in nested arguments."""
     if isinstance(x, Place):
@@ -195,7 +209,7 @@ class Tape:
 
     def place(self, tensor: Tensor) -> Place:
         """Where `tensor` lies; holds its storage from now on."""
-        storage = tensor.untyped_storage()
+        storage = _storage(tensor)
         address = storage._cdata
         serial = self._storages.get(address)
         dtype = tensor.dtype
@@ -211,7 +225,7 @@ class Tape:
 
     def known(self, tensor: Tensor) -> bool:
         """Whether the tape has met this tensor's storage."""
-        return tensor.untyped_storage()._cdata in self._storages
+        return _storage(tensor)._cdata in self._storages
 
     def hold(self, x: Any) -> Any:
         """Nested arguments with places instead of tensors."""
