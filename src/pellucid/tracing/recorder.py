@@ -70,6 +70,9 @@ def facts(op: OpOverload) -> Facts:
     )
 
 
+_FACTS: dict[int, Facts] = {}  # by id, which costs less than a hash: operations live for ever
+
+
 class Recorder(TorchDispatchMode):
     """Appends to a tape what runs while it is on."""
 
@@ -90,14 +93,14 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        known = facts(op)
+        known = _FACTS.get(id(op)) or _FACTS.setdefault(id(op), facts(op))
         if known.composite and torch.is_inference_mode_enabled():
             with self:
                 out = op.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
         node = torch._C._current_autograd_node()
-        if node is None:
+        if node is None and torch.is_grad_enabled():
             # An operation's autograd node is made just before the operation runs: the newest one is its own.
             self._scope_of.setdefault(torch.autograd._get_sequence_nr() - 1, self.scope)
         if known.view:
@@ -111,11 +114,14 @@ class Recorder(TorchDispatchMode):
         held_kwargs = {name: tape.hold(x) for name, x in kwargs.items()} if kwargs else kwargs
         written = self._overwritten(known, args, kwargs, phase) if known.writes else ()
         out = op(*args, **kwargs)
-        returned = out if isinstance(out, (list, tuple)) else (out,)
-        # a list of tensors is one result in the schema
-        fresh = known.fresh if len(known.fresh) == len(returned) else known.fresh * len(returned)
         before = tape.kept_bytes
-        outs = [self._result(x) for x, new in zip(returned, fresh, strict=False) if new]
+        if isinstance(out, Tensor):
+            outs = [self._result(out)] if known.fresh[0] else []
+        else:
+            returned = out if isinstance(out, (list, tuple)) else (out,)
+            # a list of tensors is one result in the schema
+            fresh = known.fresh if len(known.fresh) == len(returned) else known.fresh * len(returned)
+            outs = [self._result(x) for x, new in zip(returned, fresh, strict=False) if new]
         if not written and tape.kept_bytes == before and _aliases(held, outs):
             return out
         if phase == UPDATE and self.copied:
@@ -159,9 +165,12 @@ class Recorder(TorchDispatchMode):
     def _result(self, x: Any) -> Place | None:
         if not isinstance(x, Tensor):
             return None
-        if not self.tape.known(x):
-            self.tape.kept_bytes += x.untyped_storage().nbytes()
-        return self.tape.place(x)
+        tape = self.tape
+        met = tape.storages
+        place = tape.place(x)
+        if tape.storages > met:
+            tape.kept_bytes += x.untyped_storage().nbytes()
+        return place
 
 
 class OverBudgetError(Exception):
@@ -184,14 +193,15 @@ def recording(
     kept = None
     if module is not None:
         for path, inner in modules.items():
-            for name, tensor in (*inner._parameters.items(), *inner._buffers.items()):
-                if tensor is not None:
-                    place = tape.place(tensor)
-                    tape.parameters[place.storage].append((place, f"{path}.{name}" if path else name))
+            for held in (inner._parameters, inner._buffers):
+                for name, tensor in held.items():
+                    if tensor is not None:
+                        _name(tape, tensor, path, name)
         kept = _storages_to_copy(module, tape, updates)
     limit = budget if budget is not None else _available() / 2
     recorder = Recorder(tape, limit, kept)
     with contextlib.ExitStack() as stack:
+        stack.callback(_finish, tape, module)
         if "torch._dynamo" in sys.modules:  # else nothing is compiled, and loading it would take a second
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if module is not None:
@@ -208,7 +218,12 @@ def recording(
         finally:
             for handle in recorder.handles:
                 handle.remove()
-    _finish(tape, module)
+
+
+def _name(tape: Tape, tensor: Tensor, path: str, name: str) -> None:
+    """Know a parameter or buffer by its name."""
+    place = tape.place(tensor)
+    tape.parameters[place.storage].append((place, f"{path}.{name}" if path else name))
 
 
 @contextlib.contextmanager
@@ -221,23 +236,28 @@ def _scopes(modules: dict[str, nn.Module], names: dict[int, str], recorder: Reco
         path = names[id(inner)]
         scope = Scope(path, counts[path], type(inner).__name__, recorder.scope, len(tape.calls))
         counts[path] += 1
-        scope.inputs.extend(tape.hold(_tensors((args, kwargs))))
+        scope.inputs.extend([tape.place(tensor) for tensor in _tensors((args, kwargs))])
         tape.scopes.append(scope)
         recorder.scope = scope
+        for name, tensor in inner._parameters.items():
+            if tensor is not None and not tape.known(tensor):  # other data since the recording began
+                _name(tape, tensor, path, name)
 
     def leave(inner: nn.Module, args: Any, out: Any) -> None:
         scope = recorder.scope
         if scope is None or scope.path != names[id(inner)]:
             return  # it failed before it entered
         scope.ended.append(len(tape.calls))
-        results = _tensors(out)
-        scope.outputs.extend(tape.hold(results))
-        for tensor in results:
-            tape.watch(tensor)
+        for tensor in _tensors(out):
+            place = tape.place(tensor)
+            scope.outputs.append(place)
+            tape.watch(tensor, place)
         recorder.scope = scope.parent
 
     handles = []
     for inner in modules.values():
+        if isinstance(inner, torch.jit.ScriptModule):
+            continue  # it takes no hooks
         handles.append(inner.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
         handles.append(inner.register_forward_hook(leave, always_call=True))
     try:
@@ -321,9 +341,10 @@ def _difference(module: nn.Module, args: Any, kwargs: Any, seen: list[Tensor]) -
 def _finish(tape: Tape, module: nn.Module | None) -> None:
     if module is not None:
         for tensor in itertools.chain(module.parameters(), module.buffers()):
-            tape.watch(tensor)
-            if tensor.grad is not None:
-                tape.gradients.setdefault(tape.place(tensor).storage, (tape.place(tensor.grad), len(tape.calls)))
+            place = tape.place(tensor)
+            tape.watch(tensor, place)
+            if tensor.is_leaf and tensor.grad is not None:
+                tape.gradients.setdefault(place.storage, (tape.place(tensor.grad), len(tape.calls)))
     tape.settle()
     if tape.kept_bytes < 16 * DROPPED_FROM:
         return
@@ -361,11 +382,20 @@ def _tensors(x: Any) -> list[Tensor]:
     """The tensors in a module's arguments or results."""
     if isinstance(x, Tensor):
         return [x]
-    if isinstance(x, Mapping):
+    if isinstance(x, dict):
         x = x.values()
     elif not isinstance(x, (list, tuple)):
-        x = vars(x).values() if hasattr(x, "__dataclass_fields__") else ()
-    return [tensor for y in x for tensor in _tensors(y)]
+        if isinstance(x, Mapping):
+            x = x.values()
+        else:
+            x = vars(x).values() if hasattr(x, "__dataclass_fields__") else ()
+    found: list[Tensor] = []
+    for y in x:
+        if isinstance(y, Tensor):
+            found.append(y)
+        elif y is not None:
+            found += _tensors(y)
+    return found
 
 
 def _available() -> float:

@@ -87,7 +87,7 @@ class Place(NamedTuple):
         return count
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Scope:
     """One call of one module."""
 
@@ -202,7 +202,8 @@ class Tape:
         self._makers: dict[int, Call] = {}  # of storages that are computed again
         self._writes: dict[int, list[Write]] = defaultdict(list)
         self._writers: dict[int, list[tuple[int, int]]] = defaultdict(list)  # (call, output) by storage
-        self._versions: list[tuple[Tensor, int, int]] = []
+        self._watched: list[tuple[Tensor, int]] = []  # with its storage
+        self._versions: list[int] = []  # of what is watched, when the recording ended
         self._rebuilt: OrderedDict[tuple[int, int], Any] = OrderedDict()
 
     # ---- while recording
@@ -213,14 +214,15 @@ class Tape:
         address = storage._cdata
         serial = self._storages.get(address)
         dtype = tensor.dtype
-        if serial is None:
-            serial = self._storages[address] = len(self._held)
-            self._held.append(storage)
-        place = Place(
-            serial, int(tensor.storage_offset()) * dtype.itemsize, tuple(tensor.shape), tensor.stride(), dtype
-        )
-        if serial == len(self._first):
-            self._first.append(place)
+        offset = tensor.storage_offset()
+        if offset:
+            offset *= dtype.itemsize
+        if serial is not None:
+            return Place(serial, offset, tuple(tensor.shape), tensor.stride(), dtype)
+        serial = self._storages[address] = len(self._held)
+        self._held.append(storage)
+        place = Place(serial, offset, tuple(tensor.shape), tensor.stride(), dtype)
+        self._first.append(place)
         return place
 
     def known(self, tensor: Tensor) -> bool:
@@ -232,7 +234,7 @@ class Tape:
         if isinstance(x, Tensor):
             return self.place(x)
         if isinstance(x, (list, tuple)):
-            return tuple([self.hold(y) for y in x])
+            return tuple([self.place(y) if isinstance(y, Tensor) else self.hold(y) for y in x])
         return x
 
     def add(self, call: Call) -> None:
@@ -248,15 +250,15 @@ class Tape:
         if before is not None:
             self.kept_bytes += before.nbytes
 
-    def watch(self, tensor: Tensor) -> None:
-        """Notice if `tensor` is changed after the recording."""
+    def watch(self, tensor: Tensor, place: Place) -> None:
+        """Notice if `tensor`, which lies at `place`, is changed after the recording."""
         if not tensor.is_inference():
             same = tensor if tensor.is_leaf else tensor.detach()  # whose graph is not to be kept alive
-            self._versions.append((same, tensor._version, self.place(tensor).storage))
+            self._watched.append((same, place.storage))
 
     def settle(self) -> None:
         """From now on a change of a watched tensor counts as one after the recording."""
-        self._versions = [(tensor, tensor._version, serial) for tensor, _, serial in self._versions]
+        self._versions = [tensor._version for tensor, _ in self._watched]
 
     def drop(self, call: Call) -> None:
         """Let go of a call's only output: it is computed again when asked for, from operands that are kept."""
@@ -356,7 +358,8 @@ class Tape:
 
     def changed(self) -> set[int]:
         """Storages of watched tensors that were written to after the recording."""
-        return {serial for tensor, version, serial in self._versions if tensor._version != version}
+        watched = zip(self._watched, self._versions, strict=False)  # while recording there are no versions yet
+        return {serial for (tensor, serial), version in watched if tensor._version != version}
 
     def _undo(self, serial: int, later: list[Write]) -> Any:
         key = (serial, later[0].time)
