@@ -289,7 +289,8 @@ def without_each(asked: "Asked") -> Tensor:
     """The effect (T,) of each token: the target with it, less the target of the text without it."""
     length = len(asked.ids_T)
     rest_TS = torch.stack([asked.ids_T[torch.arange(length) != n] for n in range(length)])
-    return asked.rather(asked.network(asked.ids_T[None])) - asked.rather(asked.network(rest_TS))
+    whole_1, rest_T = (asked.rather(asked.network(ids_BT, last_only=True)) for ids_BT in (asked.ids_T[None], rest_TS))
+    return whole_1 - rest_T
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
@@ -328,7 +329,7 @@ class Asked(nn.Module):
         """The difference of the two logits (B,) after the last position."""
         handle = self.network.embedding.register_forward_hook(lambda *_: x_BTD)
         try:
-            return self.rather(self.network(self.ids_T.expand(len(x_BTD), -1)))
+            return self.rather(self.network(self.ids_T.expand(len(x_BTD), -1), last_only=True))
         finally:
             handle.remove()
 
