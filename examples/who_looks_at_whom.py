@@ -51,7 +51,8 @@ for layer in range(model.network.config.n_layers):
     by_token = trace.attention(layer)  # probabilities: (heads, who looks, at whom)
     looks = torch.stack([by_token[:, ends][..., positions].sum(-1) for _, positions in pieces], dim=-1)
     columns = [f"head {head}" for head in range(len(looks))]
-    table = Table("", *columns, title=f"layer {layer}: at whom each character looks most")
+    console.print(f"layer {layer}: at whom each character looks most")
+    table = Table("", *columns)
     for n, name in enumerate(names):
         seen = looks[:, n].max(dim=-1)
         table.add_row(name, *[f"{names[m]} {p:.0%}" for p, m in zip(*map(torch.Tensor.tolist, seen), strict=True)])
