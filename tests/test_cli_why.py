@@ -154,7 +154,7 @@ def test_the_first_answer_is_soon_there(run):
     begin = time.perf_counter()
     command = [sys.executable, "-X", "importtime", "-m", "pellucid", "why", str(run), PROMPT]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert time.perf_counter() - begin < 20
+    assert time.perf_counter() - begin < 40
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "torch" in loaded
     # each of them would take half a second or more

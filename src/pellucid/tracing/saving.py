@@ -197,8 +197,9 @@ def _tape(events: dict[str, Any], numbers: dict[str, Tensor]) -> Tape:
     tape._first = [decode(place) for place in events["storages"]]
     empty = torch.empty(0).untyped_storage()
     for serial in range(len(tape._first)):
-        held = numbers.get(f"storage.{serial}")
-        tape._held.append(held.untyped_storage() if held is not None else empty)
+        held = numbers.pop(f"storage.{serial}", None)
+        # a copy, because it is aligned as torch's own results are: kernels round by where vectors begin
+        tape._held.append(held.clone().untyped_storage() if held is not None else empty)
     for path, number, kind, parent, start, inputs, outputs, ended in events["scopes"]:
         above = None if parent is None else tape.scopes[parent]
         tape.scopes.append(Scope(path, number, kind, above, start, decode(inputs), decode(outputs), ended))
