@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from torch import Tensor
 
 import pellucid as pl
 from pellucid.tracing.addresses import Numbers
+from pellucid.tracing.rules import RULES
+from pellucid.tracing.rules.operation import Share
 from pellucid.tracing.trace import Trace
 from tracing.witness import Witness
 from tracing.zoo import ZOO, Case, make
@@ -142,3 +145,50 @@ def test_every_cut_and_the_constants_equal_the_target(name: str) -> None:
             total = sum(groups) + layer.past + layer.constant + layer.later
             size = sum(map(abs, [*groups, layer.past, layer.constant, layer.later]))
             assert abs(flow.value - total) <= fine * size + 1e-12, layer.name
+
+
+def unsound(trace: Trace) -> set[int]:
+    """Calls of which some number is said to be unexplained, or does not add up: asked without any witness."""
+    found = set()
+    for time, k, index in some_numbers(trace, 600, seed=2):
+        answer = trace.why(Numbers(trace.tape.calls[time].outs[k].at(index), time + 1))
+        size = answer.terms.contributions.abs().sum().item() + sum(abs(c.contribution) for c in answer.constants)
+        reason = (answer.operation, *answer.notes)
+        said = answer.kind == "unexplained" and reason not in NO_SUM
+        if said or (answer.kind == "sum" and abs(answer.value - answer.total) > 1e-5 * size):
+            found.add(time)
+    return found
+
+
+def traced(name: str = "gpt2, ours") -> Trace:
+    trace, _ = recorded(make(name))
+    assert not unsound(trace)
+    return trace
+
+
+def test_an_altered_value_surfaces() -> None:
+    trace = traced()
+    call = next(call for call in trace.tape.calls if call.name == "addmm")
+    trace.tape.read(call.outs[0], call.time + 1).add_(0.01)
+    readers = {c.time for c in trace.tape.calls if any(p.storage == call.outs[0].storage for p in c.operands())}
+    assert unsound(trace) == {call.time} | readers
+
+
+def test_an_altered_coefficient_surfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = traced()
+    rule = RULES["native_layer_norm"]
+
+    def one_percent_more(op: Any, w: Tensor) -> Any:
+        for part in rule(op, w):
+            yield replace(part, weights=1.01 * part.weights) if isinstance(part, Share) else part
+
+    monkeypatch.setitem(RULES, "native_layer_norm", one_percent_more)
+    assert {trace.tape.calls[time].name for time in unsound(trace)} == {"native_layer_norm"}
+
+
+def test_an_altered_link_surfaces() -> None:
+    trace = traced()
+    first, second = [call for call in trace.tape.calls if call.name == "add" and call.scope is not None][-2:]
+    assert first.outs[0].shape == second.args[0].shape
+    second.args = (first.args[1], *second.args[1:])
+    assert second.time in unsound(trace)

@@ -60,6 +60,13 @@ def test_a_visible_form_is_said_with_the_difference_it_makes(name: str) -> None:
     assert not names & {"mkldnn_rnn_layer", "_transformer_encoder_layer_fwd", "_native_multi_head_attention"}
 
 
+def test_the_difference_is_measured_with_the_numbers_that_dropout_drew() -> None:
+    net = nn.LSTM(5, 6, num_layers=3, dropout=0.5)
+    torch.manual_seed(0)
+    trace = pl.trace(net, torch.randn(4, 2, 5))
+    assert 0 <= trace.tape.switched[""] < 1e-5
+
+
 def test_asking_changes_no_weight_no_buffer_and_no_generator() -> None:
     for name in ("sequence", "resnet, training", "strange", "recurrent"):
         case = make(name)

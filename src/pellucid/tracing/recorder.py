@@ -293,13 +293,14 @@ def _visible(modules: dict[str, nn.Module], tape: Tape) -> Iterator[None]:
     """Where a module would run as one opaque kernel, let it run as the operations that it is made of, and say so."""
     lstms = [m for m in modules.values() if isinstance(m, nn.LSTM)]
     fast = [m for m in modules.values() if isinstance(m, (nn.TransformerEncoderLayer, nn.MultiheadAttention))]
-    opaque = [*lstms, *fast]
+    opaque = [*lstms, *(m for m in fast if not m.training)]
     if not opaque:
         yield
         return
     inside = {id(m) for outer in opaque for m in outer.modules() if m is not outer}
     switched: list[Any] = []
-    seen: list[tuple[nn.Module, list[Any], Any, list[Tensor]]] = []
+    drawn: list[Tensor] = []
+    seen: list[tuple[nn.Module, list[Any], Any, list[Tensor], Tensor]] = []
 
     def enter(inner: nn.Module, args: Any) -> None:
         switched.append(torch.backends.mkldnn.flags(enabled=False))
@@ -308,11 +309,16 @@ def _visible(modules: dict[str, nn.Module], tape: Tape) -> Iterator[None]:
     def leave(inner: nn.Module, args: Any, out: Any) -> None:
         switched.pop().__exit__(None, None, None)
 
+    def begin(inner: nn.Module, args: Any) -> None:
+        drawn.append(torch.get_rng_state())
+
     def note(inner: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         copies = [x.detach().clone() if isinstance(x, Tensor) else x for x in args]
-        seen.append((inner, copies, kwargs, [x.detach().clone() for x in _tensors(out)]))
+        seen.append((inner, copies, kwargs, [x.detach().clone() for x in _tensors(out)], drawn.pop()))
 
-    handles = [m.register_forward_hook(note, with_kwargs=True) for m in opaque if id(m) not in inside]
+    outer = [m for m in opaque if id(m) not in inside]
+    handles = [m.register_forward_pre_hook(begin) for m in outer]
+    handles += [m.register_forward_hook(note, with_kwargs=True) for m in outer]
     for lstm in lstms:
         handles.append(lstm.register_forward_pre_hook(enter, prepend=True))
         handles.append(lstm.register_forward_hook(leave, always_call=True))
@@ -325,15 +331,16 @@ def _visible(modules: dict[str, nn.Module], tape: Tape) -> Iterator[None]:
             handle.remove()
         torch.backends.mha.set_fastpath_enabled(on)
     names = {id(inner): name for name, inner in modules.items()}
-    for inner, args, kwargs, results in seen:
-        tape.switched[names[id(inner)]] = _difference(inner, args, kwargs, results)
+    for inner, args, kwargs, results, state in seen:
+        tape.switched[names[id(inner)]] = _difference(inner, args, kwargs, results, state)
 
 
-def _difference(module: nn.Module, args: Any, kwargs: Any, seen: list[Tensor]) -> float:
+def _difference(module: nn.Module, args: Any, kwargs: Any, seen: list[Tensor], drawn: Tensor) -> float:
     """The largest difference between what a module gives in its own form and what it gave in the visible one."""
     devices = [0] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices), torch.no_grad():
-        plain = _tensors(module(*args, **kwargs))
+        torch.set_rng_state(drawn)
+        plain = _tensors(module.forward(*args, **kwargs))
     pairs = [(a, b) for a, b in zip(plain, seen, strict=False) if a.shape == b.shape and a.is_floating_point()]
     return max(((a - b).abs().max().item() for a, b in pairs if a.numel()), default=0.0)
 
