@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -91,6 +92,33 @@ def test_writing_is_the_same_and_its_tokens_reach_the_prompt() -> None:
     assert flow.tokens is not None
     assert flow.tokens.shape == (26,)  # seven of the prompt, nineteen written
     assert (flow.tokens[:7] != 0).all()
+
+
+def test_sampling_with_transformers_is_the_same_under_record() -> None:
+    case = make("gpt2")
+    written = []
+    for record in (False, True):
+        torch.manual_seed(3)
+        with pl.record(case.net) if record else nullcontext() as trace:
+            written.append(case.net.generate(*case.args, max_new_tokens=20, min_new_tokens=20, do_sample=True))  # type: ignore[operator]
+    assert torch.equal(*written)
+    assert trace is not None
+    flow = trace.flow("lm_head[0,0,7]")
+    assert flow.tokens is not None
+    assert flow.tokens.shape == (26,)
+    assert (flow.tokens[:7] != 0).all()
+    assert {len(layer.groups) for layer in flow.layers} == {2}
+
+
+def test_complex_numbers_are_no_sum_and_said_to_be_so() -> None:
+    class Turn(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.view_as_real(torch.view_as_complex(x) * torch.tensor(1j)).sum()
+
+    trace = pl.trace(Turn(), torch.ones(3, 2))
+    answer = trace.why(":out[]")
+    assert answer.kind == "sum"
+    assert answer.terms[0].why().kind == "unexplained"
 
 
 @pytest.mark.parametrize("name", [name for name in ZOO if "writing" not in name])

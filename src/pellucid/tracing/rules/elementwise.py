@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from pellucid.tracing.rules.general import fresh, general
-from pellucid.tracing.rules.operation import Constant, Operation, Parts, Share, Unexplained, is_float, summed_to
+from pellucid.tracing.rules.operation import (
+    Constant,
+    Operation,
+    Parts,
+    Share,
+    Unexplained,
+    is_float,
+    no_fraction,
+    summed_to,
+)
 from pellucid.tracing.tape import Call, Place
 
 AFFINE = {"neg", "maximum", "minimum"}
@@ -21,7 +30,7 @@ DECISIONS = (
 def pointwise(op: Operation, w: Tensor) -> Parts:
     """One carrier: the secant through its recorded value. Several: affine, or unexplained."""
     if not is_float(op.call.outs[op.result]):
-        raise Unexplained("decision", op.call)
+        raise Unexplained(no_fraction(op), op.call)
     data = op.data()
     if not op.operands():
         yield from fresh(op, w)

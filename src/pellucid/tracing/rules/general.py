@@ -7,7 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.tracing.rules.operation import Constant, Operation, Parts, Share, Unexplained, inner, is_float
+from pellucid.tracing.rules.operation import (
+    Constant,
+    Operation,
+    Parts,
+    Share,
+    Unexplained,
+    inner,
+    is_float,
+    no_fraction,
+)
 
 
 def general(op: Operation, w: Tensor) -> Parts:
@@ -17,7 +26,7 @@ def general(op: Operation, w: Tensor) -> Parts:
     of several values) is labelled so.
     """
     if not is_float(op.call.outs[op.result]):
-        raise Unexplained("decision", op.call)
+        raise Unexplained(no_fraction(op), op.call)
     data = op.data()
     if not data:
         yield from fresh(op, w)

@@ -130,5 +130,10 @@ def inner(w: Tensor, values: Tensor) -> float:
     return torch.where(w == 0, 0.0, w * values).sum().item()
 
 
+def no_fraction(op: Operation) -> str:
+    """Why what is no number with a fraction is no sum."""
+    return "complex numbers" if op.out.dtype.is_complex else "decision"
+
+
 def is_float(place: Place | None) -> bool:
     return place is not None and place.dtype.is_floating_point
