@@ -47,7 +47,7 @@ def read(text: str, asker: Any) -> Any:
     Raises:
         PellucidError: when there is no such form, or its arguments do not fit.
     """
-    known = {"weight": weight, "grad": grad, "updated": updated}
+    known: dict[str, Any] = {"weight": weight, "grad": grad, "updated": updated}
     known |= {name: getattr(asker, name) for name in QUESTIONS if hasattr(asker, name)}
 
     def value(node: ast.expr) -> Any:

@@ -214,7 +214,7 @@ class Tape:
         address = storage._cdata
         serial = self._storages.get(address)
         dtype = tensor.dtype
-        offset = tensor.storage_offset()
+        offset: Any = tensor.storage_offset()  # an int; a symbol only where something is compiled
         if offset:
             offset *= dtype.itemsize
         if serial is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pellucid.tracing.addresses import Addresses, Numbers
 from pellucid.tracing.effects import Checkable
+from pellucid.tracing.margins import chooses, margin
 from pellucid.tracing.recorder import facts
 from pellucid.tracing.roles import Roles
 from pellucid.tracing.rules import operation, shares
@@ -198,7 +199,7 @@ class Why:
             except Unexplained as stop:
                 return self._unexplained(number, op, index, stop.reason, value.item(), convention)
             copied = _copied_from(parts, call.time)
-            if copied is None or self.value(copied).item() != value.item():
+            if copied is None or chooses(op) or self.value(copied).item() != value.item():
                 break
             number = copied
         gathered: dict[Any, _Gathered] = {}
@@ -220,7 +221,7 @@ class Why:
             answer = replace(answer, budget=abs(answer.residue), notes=(*answer.notes, more))
         if abs(answer.residue) > answer.budget or answer.residue != answer.residue:
             return replace(answer, kind="unexplained", notes=(*answer.notes, f"{call.name} does not add up"))
-        return replace(answer, margin=self._margin(op, index))
+        return replace(answer, margin=margin(op, index))
 
     def _parts(
         self, numbers: Numbers, weights: Tensor, convention: str, notes: list[str]
@@ -337,17 +338,11 @@ class Why:
         sum_of = self._answer("", "", "decision", value, op.name, gathered, [], 1.0, convention)
         other = next((x for x in op.args[1:] if isinstance(x, (int, float))), 0.0)
         values = [self._values(g).item() for g in gathered]
-        margin = values[0] - values[1] if len(values) > 1 else values[0] - other if values else None
-        if op.name in ("lt", "le") and margin is not None:
-            margin = -margin
+        by = values[0] - values[1] if len(values) > 1 else values[0] - other if values else None
+        if op.name in ("lt", "le") and by is not None:
+            by = -by
         constants = () if len(values) != 1 else (Term(f"{other:g}", "", 1.0, other, other, constant=True),)
-        return replace(answer, kind="decision", terms=sum_of.terms, constants=constants, margin=margin)
-
-    def _margin(self, op: Operation, index: tuple[int, ...]) -> float | None:
-        """How far a maximum was from its runner-up; for a ReLU, from zero."""
-        if op.name in ("relu", "threshold"):
-            return abs(self.tape.read(op.call.args[0].expand(*op.shape).at(index), op.call.time).item())
-        return None
+        return replace(answer, kind="decision", terms=sum_of.terms, constants=constants, margin=by)
 
 
 def _only_rounding(op: Operation, call: Call, index: tuple[int, ...], answer: Answer) -> bool:
