@@ -106,6 +106,7 @@ def test_the_tree_lists_every_call_of_every_module() -> None:
     tree = trace.tree()
     assert [f"again#{n}" in tree for n in range(4)] == [True, True, True, False]
     assert "Embedding" in tree
+    assert "/index_add.0" in tree
     assert "[5, 8]" in tree
 
 

@@ -100,7 +100,7 @@ def test_sampling_with_transformers_is_the_same_under_record() -> None:
     for record in (False, True):
         torch.manual_seed(3)
         with pl.record(case.net) if record else nullcontext() as trace:
-            written.append(case.net.generate(*case.args, max_new_tokens=20, min_new_tokens=20, do_sample=True))  # type: ignore[operator]
+            written.append(case.net.generate(*case.args, max_new_tokens=20, min_new_tokens=20, do_sample=True))
     assert torch.equal(*written)
     assert trace is not None
     flow = trace.flow("lm_head[0,0,7]")
@@ -212,7 +212,9 @@ def test_data_swapped_between_calls_keeps_each_calls_values() -> None:
 
 def test_a_compiled_module_runs_as_it_is_written_and_is_seen() -> None:
     net = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2))
-    trace = pl.trace(torch.compile(net, backend="eager"), torch.ones(1, 3))
+    compiled = torch.compile(net, backend="eager")
+    assert isinstance(compiled, nn.Module)
+    trace = pl.trace(compiled, torch.ones(1, 3))
     assert [call.name for call in trace.tape.calls] == ["addmm", "gelu", "addmm"]
     assert trace.why(":out[0,0]").kind == "sum"
 

@@ -178,7 +178,7 @@ def _together(tape: Tape) -> list[list[Scope]]:
     for scope in find_layers(tape):
         key = (id(scope.parent), scope.path)
         calls[scope.path, counts[key]].append(scope)
-        counts[key] += 1
+        counts[key] += scope.parent is not None
     return list(calls.values())
 
 

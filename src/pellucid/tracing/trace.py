@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
@@ -60,11 +61,17 @@ class Trace:
 
     def tree(self) -> str:
         """Every recorded call of a module and what it gave, indented, with the operations that it ran itself."""
+        own: dict[int, Counter[str]] = {}
+        for call in self.tape.calls:
+            own.setdefault(id(call.scope), Counter())[call.name] += 1
         lines = []
         for scope in self.tape.scopes:
             depth = scope.path.count(".") + 1 if scope.path else 0
             shapes = ", ".join(str(list(place.shape)) for place in scope.outputs)
-            lines.append(f"{'  ' * depth}{scope.path or '(root)'}#{scope.call}  {scope.kind}  {shapes}")
+            ran = ", ".join(
+                f"/{name}.0-{n - 1}" if n > 1 else f"/{name}.0" for name, n in own.get(id(scope), {}).items()
+            )
+            lines.append(f"{'  ' * depth}{scope.path or '(root)'}#{scope.call}  {scope.kind}  {shapes}  {ran}".rstrip())
         return "\n".join(lines)
 
     @property
