@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import sys
 from collections import defaultdict
@@ -201,7 +200,7 @@ def recording(
     limit = budget if budget is not None else _available() / 2
     recorder = Recorder(tape, limit, kept)
     with contextlib.ExitStack() as stack:
-        stack.callback(_finish, tape, module)
+        stack.callback(_finish, tape, modules)
         if "torch._dynamo" in sys.modules:  # else nothing is compiled, and loading it would take a second
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if module is not None:
@@ -345,9 +344,11 @@ def _difference(module: nn.Module, args: Any, kwargs: Any, seen: list[Tensor], d
     return max(((a - b).abs().max().item() for a, b in pairs if a.numel()), default=0.0)
 
 
-def _finish(tape: Tape, module: nn.Module | None) -> None:
-    if module is not None:
-        for tensor in itertools.chain(module.parameters(), module.buffers()):
+def _finish(tape: Tape, modules: dict[str, nn.Module]) -> None:
+    for inner in modules.values():
+        for tensor in (*inner._parameters.values(), *inner._buffers.values()):
+            if tensor is None:
+                continue
             place = tape.place(tensor)
             tape.watch(tensor, place)
             if tensor.is_leaf and tensor.grad is not None:
@@ -373,7 +374,8 @@ def _finish(tape: Tape, module: nn.Module | None) -> None:
 def _storages_to_copy(module: nn.Module, tape: Tape, updates: Collection[str] | None) -> set[int] | None:
     """Of which parameters copies are kept when an optimiser writes to them; None: of all."""
     if updates is None:
-        return None if sum(p.numel() for p in module.parameters()) <= COPIED_UP_TO else set()
+        known = sum(place.numel for held in tape.parameters.values() for place, _name in held[:1])
+        return None if known <= COPIED_UP_TO else set()
     parameters = dict(module.named_parameters(remove_duplicate=False))
     unknown = [name for name in updates if name not in parameters]
     if unknown:

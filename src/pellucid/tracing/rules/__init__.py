@@ -62,6 +62,8 @@ RULES: dict[str, Callable[[Operation, Tensor], Parts]] = {
     "clone": linear.copied,
     "_to_copy": linear.copied,
     "copy": linear.copied,
+    "triu": linear.triangle,
+    "tril": linear.triangle,
     "mm": linear.mm,
     "bmm": linear.mm,
     "addmm": linear.addmm,

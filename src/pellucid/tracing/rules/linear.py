@@ -21,6 +21,10 @@ def copied(op: Operation, w: Tensor) -> Parts:
     yield Share(source, summed_to(w, source.shape))
 
 
+def triangle(op: Operation, w: Tensor) -> Parts:
+    yield Share(op.args[0], (torch.triu if op.name == "triu" else torch.tril)(w, op.argument("diagonal")))
+
+
 def mm(op: Operation, w: Tensor) -> Parts:
     yield from _matrix_product(op, w, op.args[0], op.args[1])
 
