@@ -11,11 +11,11 @@ from pellucid.tracing.recorder import facts
 from pellucid.tracing.tape import BACKWARD, UPDATE, Call, Place, Tape, places
 
 # How much a value is a factor of others rather than a value of its own. Where two data values are multiplied, the one
-# with the higher level is the coefficient (convention "values") or carries the credit (convention "gates").
-GATES = {
-    "_softmax": 2, "_safe_softmax": 2, "sigmoid": 2, "hardsigmoid": 2, "rsqrt": 2, "reciprocal": 2, "exp": 2,
-    "silu": 1, "gelu": 1, "relu": 1, "elu": 1, "leaky_relu": 1, "softplus": 1, "hardswish": 1, "mish": 1,
-}  # fmt: skip
+# with the higher level is the coefficient (convention "values") or carries the credit (convention "gates"). An
+# activation (silu(gate) * up) carries as much as what it is multiplied with: that agrees better with leaving out.
+ACTIVATION, GATE = 1, 2
+GATES = dict.fromkeys(("_softmax", "_safe_softmax", "sigmoid", "hardsigmoid", "rsqrt", "reciprocal", "exp"), GATE)
+GATES |= dict.fromkeys(("silu", "gelu", "relu", "elu", "leaky_relu", "softplus", "hardswish", "mish"), ACTIVATION)
 # A level survives what only scales, moves or copies.
 CARRIERS = {
     "clone", "copy", "_to_copy", "mul", "div", "neg", "cat", "stack", "native_dropout", "masked_fill", "where", "index",

@@ -100,8 +100,8 @@ class Trace:
         Args:
             question: An address of one number, or a question made by one of the methods that name what people ask for.
             convention: Who gets the credit for a product of two values that both depend on the input: "values" (what
-                is weighted, not the weights: probabilities, norm scales and activations are coefficients), "gates"
-                (the other factor), or "half" (half each).
+                is weighted, not the weights: probabilities, sigmoid gates and norm scales are coefficients; of an
+                activation times another value each half), "gates" (the other factor), or "half" (half each).
 
         Raises:
             PellucidError: when there is no such number, or it was changed since.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.tracing.roles import Roles
+from pellucid.tracing.roles import ACTIVATION, Roles
 from pellucid.tracing.tape import Call, Place, Tape, places, substitute
 
 
@@ -96,7 +96,7 @@ class Operation:
         level_a, level_b = (self.roles.of(p, self.call.time).level for p in (a, b))
         if level_a == level_b:  # a factor that is repeated for many values scales them
             level_a, level_b = -sizes[0], -sizes[1]
-        if level_a == level_b:
+        if level_a == level_b or (self.convention == "values" and max(level_a, level_b) == ACTIVATION):
             return 0.5, 0.5
         first = (level_a < level_b) == (self.convention == "values")
         return (1.0, 0.0) if first else (0.0, 1.0)
