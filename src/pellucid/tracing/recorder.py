@@ -31,6 +31,7 @@ UNDECLARED = {
 }
 UNTAGGED = {"aten::_to_copy", "aten::hardswish", "aten::log_sigmoid_forward", "aten::_prelu_kernel"}  # pointwise too
 VIEWS = {"aten::_unsafe_view", "aten::detach", "aten::alias", "aten::lift_fresh", "aten::_reshape_alias"}
+CALLING = ("_call_impl", "_compiled_call_impl")
 COPIED_UP_TO = 50_000_000  # parameters: of larger models, copies for undoing a step are kept only where asked for
 
 
@@ -205,7 +206,7 @@ def recording(
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if module is not None:
             stack.enter_context(_visible(modules, tape))
-            stack.enter_context(_scopes(modules, names, recorder))
+            stack.enter_context(_scopes(modules, recorder))
         stack.enter_context(optimisers_watched(recorder))
         stack.enter_context(_beginnings(recorder))
         torch.clear_autocast_cache()  # a cast of a weight made before would be a leaf without a name
@@ -226,44 +227,44 @@ def _name(tape: Tape, tensor: Tensor, path: str, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _scopes(modules: dict[str, nn.Module], names: dict[int, str], recorder: Recorder) -> Iterator[None]:
+def _scopes(modules: dict[str, nn.Module], recorder: Recorder) -> Iterator[None]:
     """Know at each call in which module's call it happens."""
     counts: defaultdict[str, int] = defaultdict(int)
     tape = recorder.tape
 
-    def enter(inner: nn.Module, args: Any, kwargs: Any) -> None:
-        path = names[id(inner)]
+    def called(inner: nn.Module, path: str, *args: Any, **kwargs: Any) -> Any:
         scope = Scope(path, counts[path], type(inner).__name__, recorder.scope, len(tape.calls))
         counts[path] += 1
         scope.inputs.extend([tape.place(tensor) for tensor in _tensors((args, kwargs))])
         tape.scopes.append(scope)
+        for name, parameter in inner._parameters.items():
+            if parameter is not None and not tape.known(parameter):  # other data since the recording began
+                _name(tape, parameter, path, name)
         recorder.scope = scope
-        for name, tensor in inner._parameters.items():
-            if tensor is not None and not tape.known(tensor):  # other data since the recording began
-                _name(tape, tensor, path, name)
+        try:
+            out = type(inner)._call_impl(inner, *args, **kwargs)
+            for tensor in _tensors(out):
+                place = tape.place(tensor)
+                scope.outputs.append(place)
+                tape.watch(tensor, place)
+            return out
+        finally:
+            scope.ended.append(len(tape.calls))
+            recorder.scope = scope.parent
 
-    def leave(inner: nn.Module, args: Any, out: Any) -> None:
-        scope = recorder.scope
-        if scope is None or scope.path != names[id(inner)]:
-            return  # it failed before it entered
-        scope.ended.append(len(tape.calls))
-        for tensor in _tensors(out):
-            place = tape.place(tensor)
-            scope.outputs.append(place)
-            tape.watch(tensor, place)
-        recorder.scope = scope.parent
-
-    handles = []
-    for inner in modules.values():
-        if isinstance(inner, torch.jit.ScriptModule):
-            continue  # it takes no hooks
-        handles.append(inner.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
-        handles.append(inner.register_forward_hook(leave, always_call=True))
+    # An attribute of each module stands before its class's method: two hooks would cost more than a small network.
+    before = []
+    for path, inner in modules.items():
+        if not isinstance(inner, torch.jit.ScriptModule):
+            before.append((inner.__dict__, {name: inner.__dict__[name] for name in CALLING if name in inner.__dict__}))
+            inner.__dict__.update(_call_impl=partial(called, inner, path), _compiled_call_impl=None)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for own, old in before:
+            for name in CALLING:
+                own.pop(name, None)
+            own.update(old)
 
 
 @contextlib.contextmanager
