@@ -31,8 +31,8 @@ import _measure as measure
 import pellucid as pl
 from _measure import Figures, verdict
 from pellucid.networks.decoder import Decoder, decoder_config
+from pellucid.tracing.answers import Question
 from pellucid.tracing.text import TextTrace
-from pellucid.tracing.why import Question
 
 CONVENTIONS = ("values", "gates", "half")
 VOCABULARY, LENGTH, PERIODS, STEPS = 32, 24, (4, 12), 400

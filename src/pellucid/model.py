@@ -25,11 +25,11 @@ from pellucid.generation.score import Evaluation, ScoredToken, score
 from pellucid.language import _
 from pellucid.networks.decoder import Decoder
 from pellucid.networks.device import device as find_device
+from pellucid.tracing.answers import Answer
 from pellucid.tracing.asking import TokenByToken, ask
 from pellucid.tracing.lenses import ActivatingText, top_texts
 from pellucid.tracing.text import TextTrace
 from pellucid.tracing.trace import trace
-from pellucid.tracing.why import Answer
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

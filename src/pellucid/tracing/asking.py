@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from pellucid.errors import PellucidError
 from pellucid.language import _
+from pellucid.tracing.answers import NO_TERMS, Answer
 from pellucid.tracing.shown import Shown
 from pellucid.tracing.text import Speller, TextTrace
-from pellucid.tracing.why import NO_TERMS, Answer
 
 ABOUT = ("choice", "logit", "log-probability", "probability", "loss")
 

@@ -16,11 +16,11 @@ from rich.text import Text
 from rich.tree import Tree
 
 from pellucid.language import _
+from pellucid.tracing.answers import Answer, Term
 from pellucid.tracing.asking import TokenByToken
 from pellucid.tracing.layers import Flow, Layer
 from pellucid.tracing.layers import Group as Part
 from pellucid.tracing.plain import Step, by_token, listed, opened, others
-from pellucid.tracing.why import Answer, Term
 
 # For and against, readable on light and dark, and by those who do not tell red from green; faint to strong.
 FOR = ("color(74)", "color(32)", "bold color(26)")

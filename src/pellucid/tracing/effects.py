@@ -20,8 +20,8 @@ from pellucid.tracing.recorder import _visible
 from pellucid.tracing.tape import Call, Place, Tape
 
 if TYPE_CHECKING:
+    from pellucid.tracing.answers import Question, Term
     from pellucid.tracing.trace import Trace
-    from pellucid.tracing.why import Question, Term
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pellucid.errors import PellucidError
 from pellucid.language import _
+from pellucid.tracing.answers import Answer, Question, Term
 from pellucid.tracing.layers import Flow
 from pellucid.tracing.trace import Trace
-from pellucid.tracing.why import Answer, Question, Term
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from torch import Tensor
 from pellucid.checkpoints.files import write_text
 from pellucid.errors import PellucidError
 from pellucid.language import _
+from pellucid.tracing.answers import Answer, Term
 from pellucid.tracing.asking import TokenByToken
 from pellucid.tracing.display import (
     balance,
@@ -39,7 +40,6 @@ from pellucid.tracing.display import (
 )  # fmt: skip
 from pellucid.tracing.layers import Flow, Layer
 from pellucid.tracing.plain import by_token, others
-from pellucid.tracing.why import Answer, Term
 
 MARK = '<meta name="generator" content="Pellucid">'
 ASSETS = Path(__file__).parent / "assets"

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from pellucid.errors import PellucidError
 from pellucid.language import _
+from pellucid.tracing.answers import Answer, Term
 from pellucid.tracing.asking import TokenByToken
 from pellucid.tracing.layers import Flow, Layer
 from pellucid.tracing.text import Candidate
-from pellucid.tracing.why import Answer, Term
 
 Number = float | None
 Step = tuple[int, bool]  # of a path into an answer: a term, from 1, and whether its coefficient is opened

@@ -12,12 +12,12 @@ from torch import Tensor
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.tracing.addresses import Numbers
+from pellucid.tracing.answers import Answer, Question
 from pellucid.tracing.layers import Flow, is_attention
 from pellucid.tracing.lenses import Neuron, active_neurons, attention_maps
 from pellucid.tracing.rules.attention import ATTENTION
 from pellucid.tracing.tape import Call, Place, Tape
 from pellucid.tracing.trace import Trace
-from pellucid.tracing.why import Answer, Question
 
 
 class Speller(Protocol):

@@ -17,6 +17,7 @@ from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.tracing import shortforms
 from pellucid.tracing.addresses import Addresses, Numbers
+from pellucid.tracing.answers import Answer, Question
 from pellucid.tracing.edits import Change
 from pellucid.tracing.effects import Again, Effect, ablate_part, effect
 from pellucid.tracing.layers import Flow, flow
@@ -28,7 +29,7 @@ from pellucid.tracing.saving import save_trace
 from pellucid.tracing.shown import Context
 from pellucid.tracing.tape import Tape
 from pellucid.tracing.training import Sources, by_token, trained
-from pellucid.tracing.why import Answer, Question, Why
+from pellucid.tracing.why import Why
 
 
 class Trace:

@@ -14,13 +14,13 @@ from torch import Tensor
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.tracing.addresses import Numbers
+from pellucid.tracing.answers import Answer, Term, Terms
 from pellucid.tracing.flow import sweep
 from pellucid.tracing.recorder import facts
 from pellucid.tracing.rules import operation, shares
 from pellucid.tracing.rules.operation import Share, Unexplained
 from pellucid.tracing.rules.steps import STEPS
 from pellucid.tracing.tape import BACKWARD, UPDATE, Call, LostError, Place, Scope, Tape
-from pellucid.tracing.why import Answer, Term, Terms
 
 if TYPE_CHECKING:
     from pellucid.tracing.trace import Trace
