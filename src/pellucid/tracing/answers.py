@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, overload
 
 import torch
@@ -13,6 +14,7 @@ from pellucid.tracing.addresses import Numbers
 from pellucid.tracing.effects import Checkable
 from pellucid.tracing.shown import Context, Shown
 
+FIRST = 1024  # terms found without sorting all
 Kind = Literal["sum", "decision", "leaf", "not a sum", "unexplained"]
 
 
@@ -52,14 +54,39 @@ class Term:
 
 
 class Terms(Sequence[Term]):
-    """The terms of an answer, largest contribution first; each is made when it is looked at."""
+    """The terms of an answer, largest contribution first; each is made when it is looked at.
 
-    def __init__(self, contributions: Tensor, make: Callable[[int], Term]) -> None:
-        self.contributions = contributions  # in the order of the terms
+    Args:
+        unsorted: The contributions, in any order.
+        make: Makes the term of one of them.
+    """
+
+    def __init__(self, unsorted: Tensor, make: Callable[[int], Term]) -> None:
+        self.unsorted = unsorted.cpu()
         self._make = make
 
     def __len__(self) -> int:
-        return len(self.contributions)
+        return len(self.unsorted)
+
+    @property
+    def contributions(self) -> Tensor:
+        """In the order of the terms."""
+        return self.unsorted[self._order]
+
+    def first(self, n: int) -> Tensor:
+        """The places of the `n` largest in `unsorted`. To sort all of a vocabulary takes longer than all else."""
+        if n > FIRST or len(self) <= 2 * FIRST or "_order" in self.__dict__:
+            return self._order[:n]
+        return self._largest[:n]
+
+    @cached_property
+    def _order(self) -> Tensor:
+        return self.unsorted.abs().argsort(descending=True, stable=True)
+
+    @cached_property
+    def _largest(self) -> Tensor:
+        among = self.unsorted.abs().topk(FIRST).indices.sort().values
+        return among[self.unsorted[among].abs().argsort(descending=True, stable=True)]
 
     @overload
     def __getitem__(self, n: int) -> Term: ...
@@ -67,8 +94,11 @@ class Terms(Sequence[Term]):
     def __getitem__(self, n: slice) -> list[Term]: ...
     def __getitem__(self, n: int | slice) -> Term | list[Term]:
         if isinstance(n, slice):
-            return [self._make(i) for i in range(*n.indices(len(self)))]
-        return self._make(range(len(self))[n])
+            wanted = range(*n.indices(len(self)))
+            places = self.first(max(wanted, default=-1) + 1)
+            return [self._make(int(places[i])) for i in wanted]
+        i = range(len(self))[n]
+        return self._make(int(self.first(i + 1)[i]))
 
 
 def _nothing(n: int) -> Term:
@@ -100,7 +130,7 @@ class Answer(Shown, Checkable):
     @property
     def total(self) -> float:
         """Σ terms + Σ constants."""
-        return self.terms.contributions.sum().item() + self.constant
+        return self.terms.unsorted.sum().item() + self.constant
 
     @property
     def constant(self) -> float:
@@ -110,12 +140,12 @@ class Answer(Shown, Checkable):
     @property
     def cancellation(self) -> float:
         """Σ |terms| / |value|: how much larger the parts are than the whole."""
-        size = self.terms.contributions.abs().sum().item() + sum(abs(term.contribution) for term in self.constants)
+        size = self.terms.unsorted.abs().sum().item() + sum(abs(term.contribution) for term in self.constants)
         return size / abs(self.value) if self.value else float("inf") if size else 1.0
 
     def rest(self, shown: int) -> float:
         """What all terms but the first `shown` add up to."""
-        return self.terms.contributions[shown:].sum().item()
+        return (self.terms.unsorted.sum() - self.terms.unsorted[self.terms.first(shown)].sum()).item()
 
 
 @dataclass(frozen=True)

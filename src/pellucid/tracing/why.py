@@ -148,14 +148,12 @@ class Why:
         flat = torch.cat(products) if products else torch.zeros(0, dtype=torch.float64)
         weights = torch.cat([g.weights.reshape(-1) for g in free]) if free else flat
         touched = weights.nonzero()[:, 0]
-        bits = flat[touched].abs().view(torch.int64)  # in the same order as the sizes, and faster to sort
-        order = touched[bits.argsort(descending=True, stable=True)]
         starts = [0]
         for g in free:
             starts.append(starts[-1] + g.weights.numel())
 
         def make(n: int) -> Term:
-            at = int(order[n])
+            at = int(touched[n])
             which = next(i for i in range(len(free)) if at < starts[i + 1])
             return self._term(free[which], values[which], at - starts[which], convention)
 
@@ -165,7 +163,7 @@ class Why:
             for i in g.weights.reshape(-1).nonzero()[:, 0].tolist()
         ]
         bias += [Term(c.name, "", 1.0, c.amount, c.amount, constant=True) for c in constants]
-        terms = Terms(flat[order].cpu(), make)
+        terms = Terms(flat[touched], make)
         size = flat.abs().sum().item() + sum(abs(term.contribution) for term in bias)
         residue = value - flat.sum().item() - sum(term.contribution for term in bias)
         budget = 8 * eps * (size + abs(value)) + 1e-30
