@@ -39,6 +39,7 @@ demo: .venv/.runtime
 	@echo
 	@echo "Try next:  试试："
 	@echo "  $(BIN)/pellucid generate runs/demo \"A class\" --show probabilities   # how sure was it of each token?  每个 token 它有多大把握？"
+	@echo "  $(BIN)/pellucid why runs/demo \"A class\" --save why.html              # why this next token?  为什么是这个词元？"
 	@echo "  $(BIN)/pellucid evaluate runs/demo README.md                        # how well does it know this text?  它对这篇文字有多熟？"
 	@echo "  $(BIN)/pellucid train YOUR_TEXT --out runs/mine --dry-run           # the plan for your own text  为你自己的文字定计划"
 	@echo "  $(BIN)/pellucid train YOUR_TEXT --out runs/mine                     # and train on it  然后训练"

@@ -126,6 +126,7 @@ def _plan(task: Task, options: TrainOptions) -> Plan:
                 options.plan,
                 _("Train on the same source with the same options, or without --plan."),
             )
+        plan.budget_seconds = None  # it is followed to the letter, however long that takes
         task.network(plan)  # what cannot be built is refused before the run's folder is there
         return plan
 
