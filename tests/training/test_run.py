@@ -120,7 +120,8 @@ def test_an_early_decay_is_written_into_the_plan_and_followed_again(text, tmp_pa
     )
     rates = [e["rate"] for e in journal.read(out / "journal.jsonl", "step")]
     assert rates[event["step"] :] == sorted(rates[event["step"] :], reverse=True)
-    assert rates[-1] < rates[event["step"] - 1]
+    # the first step of a decay is still at the full rate: on a busy machine there may be no second one
+    assert rates[-1] < rates[event["step"] - 1] or event["steps"] == event["step"] + 1
     hurried = tmp_path / "hurried.json"
     hurried.write_text(json.dumps(plan | {"budget_seconds": 1e-3}))  # no machine is as fast as that
     pl.train(text, tmp_path / "again", plan=str(hurried), vocab=TINY["vocab"])
