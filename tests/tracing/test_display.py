@@ -12,27 +12,18 @@ from rich.cells import cell_len
 from torch import nn
 
 import pellucid as pl
-from pellucid.data.tokenizer import Tokenizer
 from pellucid.model import Model
-from pellucid.networks.decoder import Decoder, decoder_config
 from pellucid.tracing import display, plain
 from pellucid.tracing.asking import TokenByToken
 from pellucid.tracing.layers import Layer
+from tracing.zoo import byte_model
 
 PROMPT = "春眠不覺曉，處處聞啼鳥。 The capital of France is"
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    tokenizer = Tokenizer.byte_level()
-    network = Decoder(
-        decoder_config("gpt2", vocab_size=tokenizer.vocab_size, d_model=32, n_layers=2, n_heads=4, context=128)
-    )
-    network.initialise(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
-    return Model(network.eval().requires_grad_(False), tokenizer)
+    return byte_model("gpt2", 2, 128)
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,9 @@ from torch import nn
 
 import pellucid as pl
 from pellucid import language
-from pellucid.data.tokenizer import Tokenizer
 from pellucid.model import Model
-from pellucid.networks.decoder import Decoder, decoder_config
 from pellucid.tracing import display, page
+from tracing.zoo import byte_model
 
 NASTY = '<script>alert("x")</script> & 曉\n'
 VOID = {"meta", "br", "link", "img", "input"}
@@ -23,15 +22,7 @@ VOID = {"meta", "br", "link", "img", "input"}
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    tokenizer = Tokenizer.byte_level()
-    network = Decoder(
-        decoder_config("llama", vocab_size=tokenizer.vocab_size, d_model=32, n_layers=3, n_heads=4, context=512)
-    )
-    network.initialise(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
-    return Model(network.eval().requires_grad_(False), tokenizer, Path("shakespeare"))
+    return byte_model("llama", 3, 512, Path("shakespeare"))
 
 
 @pytest.fixture(scope="module")

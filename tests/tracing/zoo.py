@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pellucid.data.tokenizer import Tokenizer
+from pellucid.model import Model
 from pellucid.networks.cache import KeyValueCache
 from pellucid.networks.decoder import Decoder, decoder_config
 
@@ -25,6 +28,18 @@ class Case:
 
     def __call__(self) -> Any:
         return self.net(*self.args, **self.named)
+
+
+def byte_model(family: str, layers: int, context: int, folder: Path | None = None) -> Model:
+    """A random language model over bytes."""
+    tokenizer = Tokenizer.byte_level()
+    shape = {"vocab_size": tokenizer.vocab_size, "d_model": 32, "n_layers": layers, "n_heads": 4, "context": context}
+    network = Decoder(decoder_config(family, **shape))
+    network.initialise(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
+    return Model(network.eval().requires_grad_(False), tokenizer, folder)
 
 
 class Perceptron(nn.Module):

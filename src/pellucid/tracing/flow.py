@@ -12,7 +12,7 @@ from torch import Tensor
 from pellucid.tracing.roles import Roles
 from pellucid.tracing.rules import operation, shares
 from pellucid.tracing.rules.operation import Constant, Unexplained, inner
-from pellucid.tracing.tape import Call, Place, Tape
+from pellucid.tracing.tape import UPDATE, Call, Place, Tape
 
 Seed = tuple[Place, int, Tensor]  # numbers, the time at which they count, and their weights in the target
 
@@ -105,7 +105,7 @@ def _through(
 
 def _carries(roles: Roles, place: Place, call: Call) -> bool:
     role = roles.of(place, call.time)
-    return role.data or role.gradient or call.phase == "update"
+    return role.data or role.gradient or call.phase == UPDATE
 
 
 def where(call: Call) -> str:

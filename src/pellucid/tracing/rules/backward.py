@@ -12,18 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.tracing.rules.attention import attend, is_causal, mask_of
+from pellucid.tracing.rules.attention import ATTENTION, attend, is_causal, mask_of
 from pellucid.tracing.rules.general import general
 from pellucid.tracing.rules.operation import Operation, Parts, Share, Unexplained
 from pellucid.tracing.tape import Place
 
-ATTENTION_BACKWARD = tuple(
-    f"_scaled_dot_product_{kernel}_backward"
-    for kernel in (
-        "flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention",
-        "fused_attention_overrideable",
-    )
-)  # fmt: skip
+ATTENTION_BACKWARD = tuple(f"{name}_backward" for name in ATTENTION)
 
 
 def norm_backward(op: Operation, w: Tensor) -> Parts:

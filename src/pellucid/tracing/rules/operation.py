@@ -73,11 +73,6 @@ class Operation:
                 return self.args[i] if i < len(self.args) else self.kwargs.get(name, argument.default_value)
         raise KeyError(name)
 
-    def argument_of_step(self, name: str) -> Any:
-        """A setting of an optimiser's step, which may be a tensor."""
-        x = self.argument(name)
-        return self.value(x) if isinstance(x, Place) else x
-
     def operands(self) -> list[Place]:
         """Every tensor it reads."""
         return list(places((self.args, *self.kwargs.values())))
