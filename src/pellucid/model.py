@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,11 +25,12 @@ from pellucid.generation.score import Evaluation, ScoredToken, score
 from pellucid.language import _
 from pellucid.networks.decoder import Decoder
 from pellucid.networks.device import device as find_device
-from pellucid.tracing.answers import Answer
-from pellucid.tracing.asking import TokenByToken, ask
-from pellucid.tracing.lenses import ActivatingText, top_texts
-from pellucid.tracing.text import TextTrace
-from pellucid.tracing.trace import trace
+
+if TYPE_CHECKING:  # the tracing room is loaded by who asks why: writing starts without it
+    from pellucid.tracing.answers import Answer
+    from pellucid.tracing.asking import TokenByToken
+    from pellucid.tracing.lenses import ActivatingText
+    from pellucid.tracing.text import TextTrace
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -245,6 +246,8 @@ class Model:
         Raises:
             PellucidError: when the prompt is empty or longer than the context, or there is no such token or number.
         """
+        from pellucid.tracing.asking import ask
+
         if not prompt:
             raise PellucidError(_("The prompt is empty."), "", _("Give a text of at least one character."))
         ids = [*self.tokenizer.prefix, *self.tokenizer.encode(prompt)]
@@ -261,6 +264,8 @@ class Model:
 
     def top_texts(self, texts: Iterable[str], layer: int, neuron: int, k: int = 10) -> list[ActivatingText]:
         """The texts of a corpus that activate a neuron most, best first: see `tracing.lenses.top_texts`."""
+        from pellucid.tracing.lenses import top_texts
+
         return top_texts(self, texts, layer, neuron, k)
 
     def int8_cost(self, text: str) -> Int8Cost:
@@ -277,6 +282,9 @@ class Model:
         return Int8Cost(len(change_T), change_T.abs().mean().item(), exact.bits_per_byte, exact.bits_per_byte + more)
 
     def _trace(self, ids: list[int], budget: float | None = None) -> TextTrace:
+        from pellucid.tracing.text import TextTrace
+        from pellucid.tracing.trace import trace
+
         context = self.network.config.context
         if len(ids) > context:
             raise PellucidError(
