@@ -51,6 +51,7 @@ test-all: check cache/.fetched .venv/.bench
 	$(BIN)/pytest -n auto --no-skips
 
 check: .venv/.dev
+	bash -n .ci/run
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
