@@ -1,0 +1,1 @@
+"""What trains many times: trying a range, probes; and the engine of the playground."""
