@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from pellucid.anatomy import families, memory
 from pellucid.anatomy.tree import Linear, walk
 from pellucid.networks.decoder import FAMILIES, Decoder, decoder_config
-from pellucid.networks.loss import cross_entropy_sum
+from pellucid.networks.losses import cross_entropy_in_place
 from pellucid.training.optimisers import Optimiser
 
 LENGTH = 160  # more than one block of our attention's queries, and not a whole number of them
@@ -126,7 +126,7 @@ def peak_of_steps(config, batch, context, e, optimiser, accumulation) -> int:
             for _ in range(accumulation):
                 ids_BT = torch.randint(config.vocab_size, (batch, context), generator=generator)
                 with precision(e):
-                    loss = cross_entropy_sum(network(ids_BT).flatten(0, 1), ids_BT.flatten())
+                    loss = cross_entropy_in_place(network(ids_BT).flatten(0, 1), ids_BT.flatten())
                 loss.backward()
             optimise.step(1.0)
             optimise.zero_grad()

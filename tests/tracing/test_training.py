@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import pellucid as pl
 from pellucid.networks.decoder import Decoder, decoder_config
-from pellucid.networks.loss import cross_entropy_sum
+from pellucid.networks.losses import cross_entropy_in_place
 from pellucid.tasks.text import TextTask
 from pellucid.tracing.addresses import Numbers
 from pellucid.tracing.rules import RULES
@@ -91,7 +91,7 @@ def summed(logits, targets):
 
 
 def fused(logits, targets):
-    return cross_entropy_sum(logits.flatten(0, -2), targets.flatten()) / targets.numel()
+    return cross_entropy_in_place(logits.flatten(0, -2), targets.flatten()) / targets.numel()
 
 
 NETS = {

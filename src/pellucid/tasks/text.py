@@ -20,7 +20,7 @@ from pellucid.data.tokens import Batches, TokenFile, evaluation_blocks
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.networks.decoder import Decoder, DecoderConfig, decoder_config
-from pellucid.networks.loss import cross_entropy_sum
+from pellucid.networks.losses import cross_entropy_in_place
 from pellucid.tasks.task import Design
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class TextTask:
         count = int((targets_BT >= 0).sum())
         device = next(network.parameters()).device
         logits_BTV = network(ids_BT.to(device))
-        return cross_entropy_sum(logits_BTV.flatten(0, 1), targets_BT.to(device).flatten()), count
+        return cross_entropy_in_place(logits_BTV.flatten(0, 1), targets_BT.to(device).flatten()), count
 
     @torch.no_grad()
     def metrics(self, network: nn.Module, plan: Plan, whole: bool = False) -> dict[str, float]:
