@@ -78,7 +78,7 @@ def read(source: str | Path | None, column: str | None = None) -> Corpus:
     if not str(source) or not path.exists():  # Path("") would be the folder that one stands in
         raise PellucidError(_("There is no such file or folder."), str(path), _("Check the path."))
     notes: list[str] = []
-    table = (path.is_dir() and _is_data_set(path)) or path.suffix.lower() in _TABLES
+    table = (path.is_dir() and is_data_set(path)) or path.suffix.lower() in _TABLES
     try:
         if table:
             documents = list(_rows(path, column, notes))
@@ -89,7 +89,7 @@ def read(source: str | Path | None, column: str | None = None) -> Corpus:
                     str(path),
                     _("Leave --text {column} out, or name a .jsonl, .parquet or .csv file.").format(column=column),
                 )
-            documents = _folder(path, notes) if path.is_dir() else [Document(_text(path, notes), path.name)]
+            documents = _folder(path, notes) if path.is_dir() else [Document(file_text(path, notes), path.name)]
     except OSError as error:
         raise PellucidError(
             _("It cannot be read: {error}").format(error=error.strerror or error), str(error.filename or path)
@@ -206,7 +206,8 @@ def _folder(folder: Path, notes: list[str]) -> list[Document]:
     return sorted(documents, key=lambda document: document.name)
 
 
-def _text(path: Path, notes: list[str]) -> str:
+def file_text(path: Path, notes: list[str]) -> str:
+    """The text of one file; an encoding other than UTF-8 is noted, an empty or a binary file refused."""
     data = path.read_bytes()
     if not data:
         raise PellucidError(_("The file is empty."), str(path), _("Name a file that holds text."))
@@ -277,7 +278,8 @@ def _recognised(data: bytes) -> tuple[str, str] | None:
 # tables
 
 
-def _is_data_set(folder: Path) -> bool:
+def is_data_set(folder: Path) -> bool:
+    """Whether Hugging Face `datasets` saved this folder."""
     return any((folder / name).is_file() for name in ("dataset_info.json", "state.json", "dataset_dict.json"))
 
 
@@ -297,22 +299,7 @@ def _rows(path: Path, column: str | None, notes: list[str]) -> Iterator[Document
 
 
 def _json_lines(path: Path, column: str | None, notes: list[str]) -> Iterator[str | None]:
-    rows = []
-    # not splitlines: U+2028 and the like may stand inside a JSON string
-    for number, line in enumerate(_text(path, notes).split("\n"), 1):
-        if not line.strip():
-            continue
-        where = _("{file}, line {number}").format(file=path, number=number)
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise PellucidError(
-                _("This line is not JSON: {error}").format(error=error), where, _("Each line must be one JSON object.")
-            ) from error
-        row = {"text": row} if isinstance(row, str) else row
-        if not isinstance(row, dict):
-            raise PellucidError(_("This line is not a JSON object."), where, _("Each line must be one JSON object."))
-        rows.append((where, row))
+    rows = json_rows(path, notes)
     names = list(dict.fromkeys(name for _where, row in rows for name in row))
     of_text = [name for name in names if all(isinstance(row.get(name), str | None) for _where, row in rows)]
     of_text = [name for name in of_text if any(row.get(name) is not None for _where, row in rows)]
@@ -329,11 +316,32 @@ def _json_lines(path: Path, column: str | None, notes: list[str]) -> Iterator[st
         yield text
 
 
+def json_rows(path: Path, notes: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Where each object of a JSON lines file stands, and the object; a line that is a string has one column, "text"."""
+    rows = []
+    # not splitlines: U+2028 and the like may stand inside a JSON string
+    for number, line in enumerate(file_text(path, notes).split("\n"), 1):
+        if not line.strip():
+            continue
+        where = _("{file}, line {number}").format(file=path, number=number)
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise PellucidError(
+                _("This line is not JSON: {error}").format(error=error), where, _("Each line must be one JSON object.")
+            ) from error
+        row = {"text": row} if isinstance(row, str) else row
+        if not isinstance(row, dict):
+            raise PellucidError(_("This line is not a JSON object."), where, _("Each line must be one JSON object."))
+        rows.append((where, row))
+    return rows
+
+
 def _arrow(path: Path, column: str | None, notes: list[str]) -> Iterator[str | None]:
     import pyarrow as pa
 
     try:
-        for table in _tables(path, notes):
+        for table in arrow_tables(path, notes):
             names = table.schema.names
             of_text = [field.name for field in table.schema if _is_text(field.type)]
             if column is None or column not in names:
@@ -350,7 +358,8 @@ def _arrow(path: Path, column: str | None, notes: list[str]) -> Iterator[str | N
         ) from error
 
 
-def _tables(path: Path, notes: list[str]) -> Iterator["pa.Table"]:
+def arrow_tables(path: Path, notes: list[str]) -> Iterator["pa.Table"]:
+    """The parts of a Parquet or CSV file, or of a data set on disk, one after the other."""
     import pyarrow as pa
 
     if path.is_dir():
