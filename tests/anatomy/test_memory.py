@@ -117,7 +117,9 @@ def precision(e: int):
 
 def peak_of_steps(config, batch, context, e, optimiser, accumulation) -> int:
     """The most bytes that torch's allocator had given out at once during three steps, by its own count."""
-    plan = SimpleNamespace(optimiser=optimiser, learning_rate=1e-3, embedding_rate=1e-3, weight_decay=0.1)
+    plan = SimpleNamespace(
+        optimiser=optimiser, learning_rate=1e-3, embedding_rate=1e-3, weight_decay=0.1, l1=0.0, l2=0.0
+    )
     generator = torch.Generator().manual_seed(0)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         network = Decoder(config).train()

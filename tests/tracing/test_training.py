@@ -410,6 +410,7 @@ def main_step(optimiser, precision, seed=1):
     plan = SimpleNamespace(
         optimiser=optimiser, precision=precision, learning_rate=1e-2, embedding_rate=1e-2, weight_decay=0.1, clip=0.5,
         accumulation=2, device="cpu", schedule="stable", steps=10, planned_steps=10, warmup=0.0, decay=0.2, events=[],
+        momentum=0.0, nesterov=False, l1=0.0, l2=0.0,
     )  # fmt: skip
     shape = {"vocab_size": 64, "d_model": 32, "n_layers": 2, "n_heads": 2, "context": 16}
     torch.manual_seed(seed)

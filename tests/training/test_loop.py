@@ -51,6 +51,8 @@ def plan(**changes):
         "steps": 10,
         "accumulation": 1,
         "clip": 1e9,
+        "l1": 0.0,
+        "l2": 0.0,
         "precision": "fp32",
         "device": "cpu",
         "events": [],

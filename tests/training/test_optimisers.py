@@ -10,7 +10,17 @@ from pellucid.training.optimisers import Muon, Optimiser, orthogonalise
 
 
 def plan(**changes):
-    settings = {"optimiser": "muon", "learning_rate": 0.02, "embedding_rate": 0.005, "weight_decay": 0.1, **changes}
+    settings = {
+        "optimiser": "muon",
+        "learning_rate": 0.02,
+        "embedding_rate": 0.005,
+        "weight_decay": 0.1,
+        "momentum": 0.0,
+        "nesterov": False,
+        "l1": 0.0,
+        "l2": 0.0,
+        **changes,
+    }
     return SimpleNamespace(**settings)
 
 

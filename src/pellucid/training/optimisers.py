@@ -1,4 +1,4 @@
-"""Optimisers: fused AdamW, and Muon for the matrices inside the blocks."""
+"""Optimisers: PyTorch's SGD, RMSprop, Adam and AdamW, and Muon for the matrices inside the blocks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import ParamsT
 
 from pellucid.training.plan import Plan
 
@@ -18,23 +19,23 @@ class Optimiser:
 
     def __init__(self, network: nn.Module, plan: Plan) -> None:
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
-        matrices: list[nn.Parameter] = []
-        rest: list[nn.Parameter] = []
-        for name, parameter in network.named_parameters():
-            inside = plan.optimiser == "muon" and name.startswith("blocks.") and parameter.ndim == 2
-            (matrices if inside else rest).append(parameter)
+        inside = block_matrices(network) if plan.optimiser == "muon" else set()
+        rest = [p for p in self.names if p not in inside]
+        penalties = {name: rate for name, rate in (("l1", plan.l1), ("l2", plan.l2)) if rate}
+        # with muon these weights are the embedding only, which is not decayed
+        decay = {"weight_decay": plan.weight_decay if plan.optimiser == "adamw" else 0.0}
+        weights = {"params": [p for p in rest if p.ndim >= 2], **decay, **penalties}
+        others = {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0}
+        groups = [group for group in (weights, others) if group["params"]]
         self.parts: list[torch.optim.Optimizer] = []
-        if matrices:
-            self.parts.append(Muon(matrices, plan.learning_rate, plan.weight_decay))
-        decayed = [
-            p for p in rest if p.ndim >= 2 and plan.optimiser == "adamw"
-        ]  # with muon: embedding only, not decayed
-        kept = [p for p in rest if not any(p is d for d in decayed)]
-        groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-        rate = plan.embedding_rate if plan.optimiser == "muon" else plan.learning_rate
-        groups = [group for group in groups if group["params"]]
+        if inside:
+            matrices = {"params": [p for p in self.names if p in inside], **penalties}
+            self.parts.append(Muon([matrices], plan.learning_rate, plan.weight_decay))
         if groups:
-            self.parts.append(torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True))
+            self.parts.append(_number_by_number(groups, plan))
+        if penalties:
+            for part in self.parts:
+                part.register_step_pre_hook(penalise)
         self.peaks = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
     def step(self, factor: float) -> None:
@@ -73,6 +74,48 @@ class Optimiser:
                     }
 
 
+def block_matrices(network: nn.Module) -> set[Tensor]:
+    """The matrices inside what a network repeats, its `ModuleList`s: embeddings and head stand outside of them."""
+    repeated = (
+        module for blocks in network.modules() if isinstance(blocks, nn.ModuleList) for module in blocks.modules()
+    )
+    return {
+        parameter
+        for module in repeated
+        if not isinstance(module, nn.Embedding)
+        for parameter in module.parameters(recurse=False)
+        if parameter.ndim == 2
+    }
+
+
+def _number_by_number(groups: list[dict[str, Any]], plan: Plan) -> torch.optim.Optimizer:
+    """The optimiser that looks at each number alone, with PyTorch's settings but for AdamW's shorter memory."""
+    rate = plan.learning_rate
+    if plan.optimiser == "sgd":
+        return torch.optim.SGD(groups, rate, momentum=plan.momentum, nesterov=plan.nesterov, fused=True)
+    if plan.optimiser == "rmsprop":  # PyTorch has none that is fused
+        return torch.optim.RMSprop(groups, rate, momentum=plan.momentum, foreach=True)
+    if plan.optimiser == "adam":
+        return torch.optim.Adam(groups, rate, fused=True)
+    rate = plan.embedding_rate if plan.optimiser == "muon" else rate
+    return torch.optim.AdamW(groups, rate, betas=(0.9, 0.95), fused=True)
+
+
+@torch.no_grad()
+def penalise(optimiser: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Add the gradient of l1 Σ |w| + l2 / 2 Σ w² over the weights of each group that has such rates.
+
+    It runs as a hook at the start of the optimiser's step: a recorded step shows it as its own part.
+    """
+    for group in optimiser.param_groups:
+        weights = [weight for weight in group["params"] if weight.grad is not None]
+        gradients = [weight.grad for weight in weights]
+        if weights and "l2" in group:
+            torch._foreach_add_(gradients, weights, alpha=group["l2"])
+        if weights and "l1" in group:
+            torch._foreach_add_(gradients, torch._foreach_sign(weights), alpha=group["l1"])
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised: U Vᵀ instead of U Σ Vᵀ for each matrix (Jordan et al. 2024, "Muon").
 
@@ -80,7 +123,7 @@ class Muon(torch.optim.Optimizer):
     that its size matches AdamW's (Liu et al. 2025, "Muon is scalable for LLM training", eq. 4).
     """
 
-    def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95) -> None:
+    def __init__(self, matrices: ParamsT, lr: float, weight_decay: float, momentum: float = 0.95) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
