@@ -5,14 +5,15 @@ at all.
 """
 
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pellucid.checkpoints.files import TENSORS, read_json, read_tensors, write_json, write_tensors
+from pellucid.checkpoints.foreign import ACTIVATIONS, Fields, Sources, foreign_activation, gather, scatter
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.networks.decoder import FAMILIES, Decoder, DecoderConfig, decoder_config
@@ -54,7 +55,7 @@ def open_decoder(folder: str | Path, dtype: torch.dtype = torch.float32) -> Deco
     tensors = _with_prefix(config, read_tensors(folder, dtype))
     parameters = {}
     for name, shape in _shapes(network).items():
-        parameters[name] = _gather(folder, tensors, _sources(config, name), shape).to(dtype)
+        parameters[name] = gather(folder, tensors, _sources(config, name), shape).to(dtype)
     _refuse_leftovers(folder, config, tensors, parameters["embedding.weight"])
     network.load_state_dict(parameters, strict=False, assign=True)
     network.tie()
@@ -89,7 +90,7 @@ def save_decoder(
     }
     tensors: dict[str, Tensor] = {}
     for name, parameter in _parameters(network).items():
-        tensors |= _scatter(parameter.detach().to(dtype), _sources(network.config, name))
+        tensors |= scatter(parameter.detach().to(dtype), _sources(network.config, name))
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / TENSORS, tensors, {"format": "pt"})
     write_json(folder / "config.json", content)
@@ -114,7 +115,7 @@ def decoder_config_from(content: dict[str, Any], where: str = "config.json") -> 
     Raises:
         PellucidError: when it asks for what this decoder does not do.
     """
-    fields_ = Fields(content, where)
+    fields_ = Fields(content, where, tuple(MODEL_TYPES.values()))
     if content.get("model_type") == "pellucid":
         return _from_own(fields_)
     if content.get("model_type") not in MODEL_TYPES.values():
@@ -169,50 +170,6 @@ def foreign_config(
     return content
 
 
-@dataclass
-class Fields:
-    """A foreign configuration, read field by field."""
-
-    content: dict[str, Any]
-    where: str
-
-    def get(self, name: str, default: Any) -> Any:
-        """The field, or Hugging Face's default where it is missing or null."""
-        value = self.content.get(name)
-        return default if value is None else value
-
-    def size(self, *names: str, default: int | None = None) -> int:
-        """A whole number of at least one, under the first of `names` that there is."""
-        name = next((name for name in names if self.content.get(name) is not None), names[0])
-        value = self.content.get(name, default)
-        value = default if value is None else value
-        if value is None:
-            raise PellucidError(_("config.json does not say {name}.").format(name=name), self.where)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            self.refuse(name)
-        return value
-
-    def only(self, name: str, *values: Any) -> None:
-        """Refuse the field if it is there with another value than these."""
-        if name in self.content and self.content[name] not in values:
-            self.refuse(name)
-
-    def refuse(self, name: str) -> NoReturn:
-        raise PellucidError(
-            _("This model's {name} = {value} is not supported.").format(name=name, value=self.content.get(name)),
-            self.where,
-            _("Supported are {families}.").format(families=", ".join(MODEL_TYPES.values())),
-        )
-
-
-ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-}
 GPT1_ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu"}  # its "gelu" is tanh's
 
 
@@ -256,7 +213,7 @@ def _to_gpt(config: DecoderConfig) -> dict[str, Any]:
     }
     if config.family == "gpt1":
         return content | {"afn": "gelu" if config.activation == "gelu_tanh" else config.activation}
-    return content | {"n_inner": config.d_ff, "activation_function": _foreign_activation(config.activation)}
+    return content | {"n_inner": config.d_ff, "activation_function": foreign_activation(config.activation)}
 
 
 def _from_llama(family: str, given: Fields) -> DecoderConfig:
@@ -305,7 +262,7 @@ def _to_llama(config: DecoderConfig) -> dict[str, Any]:
         "num_attention_heads": config.n_heads,
         "num_key_value_heads": config.n_kv_heads,
         "head_dim": config.head_dim,
-        "hidden_act": _foreign_activation(config.activation),
+        "hidden_act": foreign_activation(config.activation),
         "rms_norm_eps": config.norm_eps,
         "attention_dropout": 0.0,
         # both spellings: rope_theta and rope_scaling up to transformers 4.x, rope_parameters from 5.0
@@ -405,20 +362,7 @@ def _from_own(given: Fields) -> DecoderConfig:
     return replace(config, sliding_windows=tuple(windows) if windows is not None else None)
 
 
-def _foreign_activation(name: str) -> str:
-    return "gelu_new" if name == "gelu_tanh" else name
-
-
 # Tensors
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where one of our parameters is found in Hugging Face's files."""
-
-    names: tuple[str, ...]  # stacked along the first dimension
-    rows: tuple[int, ...] | None = None  # of each, when there are several
-    transposed: bool = False  # GPT's Conv1D keeps (inputs, outputs)
 
 
 def _sources(config: DecoderConfig, name: str) -> Sources:
@@ -478,34 +422,6 @@ def _parameters(network: Decoder) -> dict[str, Tensor]:
 
 def _shapes(network: Decoder) -> dict[str, torch.Size]:
     return {name: parameter.shape for name, parameter in _parameters(network).items()}
-
-
-def _scatter(parameter: Tensor, sources: Sources) -> dict[str, Tensor]:
-    parameter = parameter.t() if sources.transposed else parameter
-    parts = parameter.split(sources.rows) if sources.rows else (parameter,)
-    return dict(zip(sources.names, parts, strict=True))
-
-
-def _gather(folder: Path, tensors: dict[str, Tensor], sources: Sources, shape: torch.Size) -> Tensor:
-    """Take our parameter out of `tensors`."""
-    parts = []
-    for n, name in enumerate(sources.names):
-        if name not in tensors:
-            raise PellucidError(_("The tensor {name} is missing.").format(name=name), str(folder))
-        part = tensors.pop(name)
-        expected = (sources.rows[n], *shape[1:]) if sources.rows else tuple(shape)
-        expected = expected[::-1] if sources.transposed else expected
-        if tuple(part.shape) != expected or not part.is_floating_point():
-            raise PellucidError(
-                _("The tensor {name} is {found}; config.json makes it {expected}.").format(
-                    name=name, found=f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}", expected=expected
-                ),
-                str(folder),
-                _("The two files belong to different models; copy or download both again."),
-            )
-        parts.append(part.t() if sources.transposed else part)
-    # a transposed view stays one: turning it would cost time, and a single vector passes it faster as it is
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _with_prefix(config: DecoderConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from pellucid.networks.attention import causal_attention
 from pellucid.networks.dropout import Dropout
+from pellucid.networks.transformer import ACTIVATIONS, sinusoids, table
 
 if TYPE_CHECKING:
     from pellucid.networks.cache import KeyValueCache
@@ -114,8 +113,8 @@ class Decoder(nn.Module):
         self.config = config
         device = torch.get_default_device()
         with torch.device("meta"):  # spares torch's own initialisation, and the global generator
-            self.embedding = _table(config.vocab_size, config.d_model)
-            self.positions = _table(config.context, config.d_model) if config.positions == "learned" else None
+            self.embedding = table(config.vocab_size, config.d_model)
+            self.positions = table(config.context, config.d_model) if config.positions == "learned" else None
             self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
             self.norm = nn.Identity() if config.post_norm else _norm(config)
             self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
@@ -277,14 +276,6 @@ class Attention(nn.Module):
         )
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "relu": F.relu,
-}
-
-
 class FeedForward(nn.Module):
     """Two layers with an activation between; gated (Shazeer 2020): down(silu(gate(x)) * up(x))."""
 
@@ -411,20 +402,6 @@ def _yarn_scale(scaling: dict[str, Any]) -> float:
     if scaling.get("mscale") and scaling.get("mscale_all_dim"):
         return mscale(scaling["mscale"]) / mscale(scaling["mscale_all_dim"])
     return mscale(1.0)
-
-
-def sinusoids(context: int, d_model: int) -> Tensor:
-    """The fixed positions of Vaswani et al. 2017, §3.5, (context, d_model): sines at even places, cosines at odd."""
-    with torch.device("cpu"):
-        positions_T = torch.arange(context, dtype=torch.float64)
-        frequencies = 10_000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
-        angles = positions_T[:, None] * frequencies
-        return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :d_model].float()
-
-
-def _table(rows: int, width: int) -> nn.Embedding:
-    # nn.Embedding(rows, width) would draw normal numbers, which on the meta device loads torch's compiler: a second
-    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
 def _norm(config: DecoderConfig) -> nn.Module:

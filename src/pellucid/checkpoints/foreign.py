@@ -1,0 +1,105 @@
+"""What all families of Hugging Face's need: configurations read field by field, tensors cut and put together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import PellucidError
+from pellucid.language import _
+
+
+@dataclass
+class Fields:
+    """A foreign configuration, read field by field."""
+
+    content: dict[str, Any]
+    where: str
+    supported: tuple[str, ...]  # the model types that are
+
+    def get(self, name: str, default: Any) -> Any:
+        """The field, or Hugging Face's default where it is missing or null."""
+        value = self.content.get(name)
+        return default if value is None else value
+
+    def size(self, *names: str, default: int | None = None) -> int:
+        """A whole number of at least one, under the first of `names` that there is."""
+        name = next((name for name in names if self.content.get(name) is not None), names[0])
+        value = self.content.get(name, default)
+        value = default if value is None else value
+        if value is None:
+            raise PellucidError(_("config.json does not say {name}.").format(name=name), self.where)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            self.refuse(name)
+        return value
+
+    def only(self, name: str, *values: Any) -> None:
+        """Refuse the field if it is there with another value than these."""
+        if name in self.content and self.content[name] not in values:
+            self.refuse(name)
+
+    def refuse(self, name: str) -> NoReturn:
+        raise PellucidError(
+            _("This model's {name} = {value} is not supported.").format(name=name, value=self.content.get(name)),
+            self.where,
+            _("Supported are {families}.").format(families=", ".join(self.supported)),
+        )
+
+
+ACTIVATIONS = {  # their names of ours
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+
+
+def foreign_activation(name: str) -> str:
+    """Their name of our activation."""
+    return "gelu_new" if name == "gelu_tanh" else name
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where one of our parameters is found in Hugging Face's files."""
+
+    names: tuple[str, ...]  # stacked along the first dimension
+    rows: tuple[int, ...] | None = None  # of each, when there are several
+    transposed: bool = False  # GPT's Conv1D keeps (inputs, outputs)
+
+
+def scatter(parameter: Tensor, sources: Sources) -> dict[str, Tensor]:
+    """Our parameter as the tensors of their file."""
+    parameter = parameter.t() if sources.transposed else parameter
+    parts = parameter.split(sources.rows) if sources.rows else (parameter,)
+    return dict(zip(sources.names, parts, strict=True))
+
+
+def gather(folder: Path, tensors: dict[str, Tensor], sources: Sources, shape: torch.Size) -> Tensor:
+    """Take our parameter out of `tensors`.
+
+    Raises:
+        PellucidError: when a tensor is missing or of another shape.
+    """
+    parts = []
+    for n, name in enumerate(sources.names):
+        if name not in tensors:
+            raise PellucidError(_("The tensor {name} is missing.").format(name=name), str(folder))
+        part = tensors.pop(name)
+        expected = (sources.rows[n], *shape[1:]) if sources.rows else tuple(shape)
+        expected = expected[::-1] if sources.transposed else expected
+        if tuple(part.shape) != expected or not part.is_floating_point():
+            raise PellucidError(
+                _("The tensor {name} is {found}; config.json makes it {expected}.").format(
+                    name=name, found=f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}", expected=expected
+                ),
+                str(folder),
+                _("The two files belong to different models; copy or download both again."),
+            )
+        parts.append(part.t() if sources.transposed else part)
+    # a transposed view stays one: turning it would cost time, and a single vector passes it faster as it is
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
