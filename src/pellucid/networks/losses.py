@@ -48,15 +48,16 @@ def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None
     Args:
         logits: (..., C).
         targets: (...,), class indices; those below 0 are masked.
-        weights: (C,), how much each class counts.
+        weights: (C,), how much a target of each class counts.
         smoothing: Share of the probability that is spread evenly over all classes.
 
     Source: Szegedy et al. 2016, "Rethinking the Inception architecture", section 7 (smoothing).
     """
     targets = torch.where(targets >= 0, targets, MASKED).flatten()
-    return F.cross_entropy(
-        logits.flatten(0, -2), targets, weights, ignore_index=MASKED, reduction="sum", label_smoothing=smoothing
+    losses = F.cross_entropy(
+        logits.flatten(0, -2), targets, ignore_index=MASKED, reduction="none", label_smoothing=smoothing
     )
+    return _total(losses, targets, weights)
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
