@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from pellucid.anatomy.tree import Embedding, Linear, Node, walk
+from pellucid.anatomy.tree import Convolution, Embedding, Linear, Node, walk
 
-KINDS = ("embedding", "attention", "feed-forward", "norm", "head")
+KINDS = ("embedding", "attention", "feed-forward", "convolution", "dense", "norm", "head")
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Parameters:
 def parameters(tree: Node) -> Parameters:
     """Count the parameters of a tree of shapes.
 
-    A dense layer has outputs x (inputs + 1) with bias, an embedding rows x width, a layer norm 2 x width, an RMS norm
-    its width; what repeats n times counts n times.
+    A dense layer has outputs x (inputs + 1) with bias, a convolution outputs x (inputs x size^2 + 1), an embedding
+    rows x width, a layer or batch norm 2 x width, an RMS norm its width; what repeats n times counts n times.
     """
     by_kind, by_path = dict.fromkeys(KINDS, 0), {}
     for path, kind, leaf, times in walk(tree):
@@ -42,4 +42,21 @@ def multiplied(tree: Node) -> int:
         visit.times * visit.leaf.parameters
         for visit in walk(tree)
         if not isinstance(visit.leaf, Embedding) or visit.path in tied
+    )
+
+
+def multiply_adds(tree: Node) -> int:
+    """Multiplications by a weight, each with an addition, for one row or picture forward; products of data not counted.
+
+    A training step takes 6 floating-point operations for each: two forward, four backward (Kaplan et al. 2020).
+    """
+    return sum(
+        visit.times
+        * (
+            visit.leaf.weights * visit.leaf.height * visit.leaf.width
+            if isinstance(visit.leaf, Convolution)
+            else visit.leaf.weights
+        )
+        for visit in walk(tree)
+        if isinstance(visit.leaf, Linear | Convolution)
     )

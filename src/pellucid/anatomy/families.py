@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from itertools import groupby
+from math import prod
 from typing import TYPE_CHECKING
 
 from pellucid.anatomy.tree import (
     Activation,
     Attention,
+    BatchNorm,
+    Convolution,
     Dropout,
     Embedding,
     Linear,
     Norm,
     Part,
+    Pool,
     Repeat,
     Sequence,
 )
 
-if TYPE_CHECKING:
-    from pellucid.networks.decoder import DecoderConfig  # the module imports torch, which counting does without
+if TYPE_CHECKING:  # the modules import torch, which counting does without
+    from pellucid.networks.convnet_config import ConvNetConfig, Piece
+    from pellucid.networks.decoder import DecoderConfig
+    from pellucid.networks.dense import DenseConfig
 
 
 def decoder(config: DecoderConfig) -> Sequence:
@@ -81,3 +87,73 @@ def _feed_forward(config: DecoderConfig) -> Sequence:
 
 def _norm(config: DecoderConfig) -> Norm:
     return Norm(config.d_model, shift=config.norm == "layer")
+
+
+def dense(config: DenseConfig) -> Sequence:
+    """The tree of a dense network; part names are those of `networks.dense.Dense`."""
+    layers = []
+    for i, (name, bias) in enumerate(zip(config.activations, config.biases, strict=True)):
+        inputs, outputs = config.widths[i : i + 2]
+        is_hidden = i < len(config.hidden)
+        is_step = name == "step"
+        parts = [Part("linear", Linear(inputs, outputs, bias and not is_step))]
+        if config.norm is not None and is_hidden:
+            norm = BatchNorm(outputs) if config.norm == "batch" else Norm(outputs, shift=config.norm == "layer")
+            parts.append(Part("norm", norm, "norm"))
+        if name != "linear":
+            parts.append(Part("activation", Activation(name, outputs, parameters=outputs if is_step and bias else 0)))
+        if config.dropout and is_hidden:
+            parts.append(Part("dropout", Dropout(outputs, config.dropout)))
+        layers.append(Part(str(i), Sequence(tuple(parts)), "dense" if is_hidden else "head"))
+    return Sequence((Part("layers", Sequence(tuple(layers))),))
+
+
+def convnet(config: ConvNetConfig) -> Sequence:
+    """The tree of a convolutional network; part names are those of `networks.convnet.ConvNet`."""
+    layers = []
+    for i, pieces in enumerate(config.pieces):
+        parts = [part for name, piece in pieces.items() if (part := _piece(name, piece)) is not None]
+        layers.append(Part(str(i), Sequence(tuple(parts)), "dense" if i < len(config.pieces) - 1 else "head"))
+    return Sequence((Part("layers", Sequence(tuple(layers))),))
+
+
+def _piece(name: str, piece: Piece) -> Part | None:
+    """One piece of a layer; None for one that only reshapes."""
+    inputs, outputs = piece.inputs[0], piece.outputs[0]
+    match piece.kind:
+        case "conv":
+            return Part(name, _convolution(inputs, piece, piece.size, piece.bias), "convolution")
+        case "residual":
+            return Part(name, _residual(piece), "convolution")
+        case "batch":
+            return Part(name, BatchNorm(inputs), "norm")
+        case "max" | "average":
+            height, width = piece.outputs[1:] or (1, 1)
+            return Part(name, Pool(piece.kind, outputs, height, width))
+        case "flatten":
+            return None
+        case "dense":
+            return Part(name, Linear(inputs, outputs, piece.bias))
+        case "dropout":
+            return Part(name, Dropout(prod(piece.outputs), piece.p))
+    return Part(name, Activation(piece.kind, prod(piece.outputs)))
+
+
+def _residual(piece: Piece) -> Sequence:
+    outputs, entries = piece.outputs[0], prod(piece.outputs)
+    parts = [
+        Part("first", _convolution(piece.inputs[0], piece, 3, bias=False)),
+        Part("first_norm", BatchNorm(outputs), "norm"),
+        Part("first_activation", Activation("relu", entries)),
+        Part("second", _convolution(outputs, piece, 3, bias=False)),
+        Part("second_norm", BatchNorm(outputs), "norm"),
+    ]
+    if piece.inputs != piece.outputs:
+        parts.append(Part("shortcut", _convolution(piece.inputs[0], piece, 1, bias=False)))
+        parts.append(Part("shortcut_norm", BatchNorm(outputs), "norm"))
+    return Sequence((*parts, Part("activation", Activation("relu", entries))))
+
+
+def _convolution(inputs: int, piece: Piece, size: int, bias: bool) -> Convolution:
+    outputs, height, width = piece.outputs
+    return Convolution(inputs, outputs, size, height, width, bias)

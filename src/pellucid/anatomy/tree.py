@@ -54,6 +54,49 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Convolution:
+    """A window of `size` x `size` pixels moved over a picture: each of `outputs` channels reads all `inputs` there."""
+
+    inputs: int
+    outputs: int
+    size: int
+    height: int  # of what it writes, in pixels
+    width: int
+    bias: bool = True
+
+    @property
+    def weights(self) -> int:
+        """The entries of the kernel; each is used once for every pixel that is written."""
+        return self.inputs * self.outputs * self.size**2
+
+    @property
+    def parameters(self) -> int:
+        return self.weights + (self.outputs if self.bias else 0)
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """A scale and a shift for each channel; the mean and variance that it remembers are no parameters."""
+
+    channels: int
+
+    @property
+    def parameters(self) -> int:
+        return 2 * self.channels
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The mean or the largest of each window of a picture."""
+
+    name: str  # "average" or "max"
+    channels: int
+    height: int  # of what it writes, in pixels
+    width: int
+    parameters: int = 0
+
+
+@dataclass(frozen=True)
 class Attention:
     """Causal attention: products of data with data. `heads` queries share `kv_heads` keys and values a token."""
 
@@ -73,7 +116,7 @@ class Activation:
     name: str
     width: int
     gated: bool = False
-    parameters: int = 0
+    parameters: int = 0  # a perceptron's thresholds
 
 
 @dataclass(frozen=True)
@@ -98,7 +141,7 @@ class Part(NamedTuple):
 
     name: str
     node: "Node"
-    kind: str | None = None  # "embedding", "attention", "feed-forward", "norm" or "head"
+    kind: str | None = None  # one of `counts.KINDS`
 
 
 @dataclass(frozen=True)
@@ -106,7 +149,7 @@ class Sequence:
     parts: tuple[Part, ...]
 
 
-Leaf = Embedding | Linear | Norm | Attention | Activation | Dropout
+Leaf = Embedding | Linear | Convolution | Norm | BatchNorm | Pool | Attention | Activation | Dropout
 Node = Leaf | Repeat | Sequence
 
 
