@@ -66,10 +66,11 @@ def test_baselines(task):
     found = task.baselines(thorough=True)
     counts = np.bincount(task.train.ids, minlength=task.tokenizer.vocab_size) + 1
     probability = counts / counts.sum()
-    assert found["unigram_nats"] == pytest.approx(-np.log(probability[task.validation.ids]).mean())
-    assert found["xz_given_training_bpb"] < found["xz_bpb"]
-    assert found["vocab_size"] == task.tokenizer.vocab_size
-    assert not found["partial"]
+    rivals = {rival.key: rival.value for rival in found.rivals}
+    assert found.simple == pytest.approx(-np.log(probability[task.validation.ids]).mean())
+    assert rivals["xz_given_training_bits_per_byte"] < rivals["xz_bits_per_byte"]
+    assert found.even == pytest.approx(np.log(task.tokenizer.vocab_size))
+    assert not found.notes
 
 
 def test_one_document_begins_after_a_line_and_many_after_an_end(task, tmp_path):

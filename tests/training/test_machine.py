@@ -39,7 +39,14 @@ def test_a_device_that_computes_otherwise_is_refused(factor):
 def plan(batch, accumulation):
     network = {"d_model": 64, "n_layers": 2, "context": 32}
     return SimpleNamespace(
-        device="cpu", batch=batch, accumulation=accumulation, network=network, reasons={}, forecast={}
+        device="cpu",
+        batch=batch,
+        accumulation=accumulation,
+        items=32,
+        network=network,
+        parameters=1000,
+        reasons={},
+        forecast={},
     )
 
 
@@ -52,7 +59,7 @@ def test_micro_batches_shrink_until_they_fit_and_the_step_keeps_its_size(monkeyp
     assert fitted.batch * fitted.accumulation >= 40
     assert "fit into" in fitted.reasons["batch"]
     with pytest.raises(PellucidError, match="of memory"):
-        machine.fit_memory(SimpleNamespace(memory=lambda plan: 10_000), plan(8, 1))
+        machine.fit_memory(SimpleNamespace(memory=lambda plan: 10_000, unit="tokens"), plan(8, 1))
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch):

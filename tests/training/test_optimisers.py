@@ -1,4 +1,4 @@
-"""Muon against PyTorch's, the state's way through a file, and which parameter is trained by what."""
+"""Optimisers against PyTorch's, the state's way through a file, and which parameter is trained by what."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from pellucid.training.optimisers import Muon, Optimiser, orthogonalise
+from pellucid.checkpoints.files import read_file, write_tensors
+from pellucid.networks.decoder import Decoder, decoder_config
+from pellucid.training.optimisers import Muon, Optimiser, block_matrices, orthogonalise
+
+KINDS = [
+    {"optimiser": "sgd"},
+    {"optimiser": "sgd", "momentum": 0.9},
+    {"optimiser": "sgd", "momentum": 0.9, "nesterov": True, "l1": 0.01, "l2": 0.02},
+    {"optimiser": "rmsprop", "learning_rate": 0.005},
+    {"optimiser": "rmsprop", "momentum": 0.5, "learning_rate": 0.005, "l2": 0.02},
+    {"optimiser": "adam", "l1": 0.01},
+    {"optimiser": "adamw", "l2": 0.02},
+    {"optimiser": "muon", "l1": 0.01},
+]
 
 
 def plan(**changes):
@@ -90,23 +103,90 @@ def test_matrices_inside_blocks_go_to_muon_and_only_they_decay():
     assert all(p.ndim == 2 for p in decayed["params"])
 
 
-@pytest.mark.parametrize("kind", ["muon", "adamw"])
-def test_state_that_went_through_a_dictionary_of_tensors_goes_on_to_the_same_bytes(kind):
+def test_muons_matrices_are_the_decoders_blocks_by_name():
+    decoder = Decoder(decoder_config("gpt2", vocab_size=9, d_model=8, n_layers=2, n_heads=2, context=4))
+    by_name = {n for n, p in decoder.named_parameters() if n.startswith("blocks.") and p.ndim == 2}
+    inside = block_matrices(decoder)
+    assert by_name == {n for n, p in decoder.named_parameters() if p in inside}
+
+
+def test_muons_matrices_lie_in_repeated_layers_of_any_name():
+    network = nn.Module()
+    network.words, network.head = nn.Embedding(5, 4), nn.Linear(4, 5)
+    network.encoder = nn.Module()
+    network.encoder.layers = nn.ModuleList(
+        nn.ModuleDict({"up": nn.Linear(4, 6), "norm": nn.LayerNorm(6), "where": nn.Embedding(3, 6)}) for _ in range(2)
+    )
+    assert block_matrices(network) == {layer["up"].weight for layer in network.encoder.layers}
+    (adamw,) = Optimiser(nn.Sequential(nn.Linear(2, 2)), plan()).parts  # nothing is repeated
+    assert isinstance(adamw, torch.optim.AdamW)
+
+
+THEIRS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.02, foreach=False),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.9, foreach=False),
+    "nesterov": lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.9, nesterov=True, foreach=False),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.02, momentum=0.5, foreach=False),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.02, foreach=False),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.02, betas=(0.9, 0.95), weight_decay=0.1, foreach=False),
+}
+OURS = {
+    "momentum": {"optimiser": "sgd", "momentum": 0.9},
+    "nesterov": {"optimiser": "sgd", "momentum": 0.9, "nesterov": True},
+    "rmsprop": {"optimiser": "rmsprop", "momentum": 0.5},
+}
+
+
+@pytest.mark.parametrize(("l1", "l2"), [(0.0, 0.0), (0.03, 0.0), (0.0, 0.2), (0.03, 0.2)])
+@pytest.mark.parametrize("kind", THEIRS)
+def test_updates_are_pytorchs_on_gradients_with_penalties(kind, l1, l2):
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 4).double(), nn.Linear(5, 4).double()
+    theirs.load_state_dict(ours.state_dict())
+    optimiser = Optimiser(ours, plan(**OURS.get(kind, {"optimiser": kind}), l1=l1, l2=l2))
+    reference = THEIRS[kind]([{"params": [theirs.weight]}, {"params": [theirs.bias], "weight_decay": 0.0}])
+    for _ in range(10):
+        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        theirs.weight.grad += l1 * theirs.weight.detach().sign() + l2 * theirs.weight.detach()
+        optimiser.step(1.0)
+        reference.step()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-14)
+
+
+def test_penalties_spare_norms_and_biases():
+    network = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    optimiser = Optimiser(network, plan(optimiser="sgd", learning_rate=1.0, l1=0.01, l2=0.5))
+    for p in network.parameters():
+        p.grad = torch.zeros_like(p)
+    optimiser.step(1.0)
+    w = before.pop("0.weight")
+    torch.testing.assert_close(network[0].weight.detach(), w - 0.01 * w.sign() - 0.5 * w)
+    assert all(torch.equal(p, before[name]) for name, p in network.named_parameters() if name in before)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_state_that_went_through_a_file_goes_on_to_the_same_bytes(kind, tmp_path):
     torch.manual_seed(0)
     straight, halfway = Net(), Net()
     halfway.load_state_dict(straight.state_dict())
-    optimiser = Optimiser(straight, plan(optimiser=kind))
-    trained(straight, optimiser, 3)
-    trained(straight, optimiser, 3)
+    optimiser = Optimiser(straight, plan(**kind))
+    trained(straight, optimiser, 5)
+    trained(straight, optimiser, 5)
 
-    first = Optimiser(halfway, plan(optimiser=kind))
-    trained(halfway, first, 3)
-    saved = {name: tensor.clone() for name, tensor in first.state().items()}
-    second = Optimiser(halfway, plan(optimiser=kind))
-    second.load(saved)
-    trained(halfway, second, 3)
+    first = Optimiser(halfway, plan(**kind))
+    trained(halfway, first, 5)
+    write_tensors(tmp_path / "optimiser.safetensors", first.state())
+    second = Optimiser(halfway, plan(**kind))
+    second.load(read_file(tmp_path / "optimiser.safetensors", dtype=None))
+    trained(halfway, second, 5)
     for p, q in zip(straight.parameters(), halfway.parameters(), strict=True):
         assert torch.equal(p, q)
+    assert second.state().keys() == optimiser.state().keys()
+    assert all(torch.equal(x, second.state()[name]) for name, x in optimiser.state().items())
 
 
 def test_the_factor_scales_the_peak_rates():

@@ -9,17 +9,20 @@ from hypothesis import strategies as st
 
 from pellucid import PellucidError
 from pellucid.tasks.task import Design
+from pellucid.tasks.text import TextTask
 from pellucid.training.machine import Machine
 from pellucid.training.options import TrainOptions, parameters
-from pellucid.training.plan import MOST_PASSES, Plan, derive
+from pellucid.training.plan import Plan, derive
 
 MACHINE = Machine("cpu", 2, "bf16", {})
+MOST_PASSES = 40
 
 
 class Ladder:
     """A task whose networks do nothing, each twice as large as the one before."""
 
-    name = "ladder"
+    name, unit = "ladder", "tokens"
+    recipe, regularisation = TextTask.recipe, TextTask.regularisation
 
     def __init__(self, items):
         self.items = items

@@ -104,7 +104,7 @@ def test_an_early_decay_is_written_into_the_plan_and_followed_again(text, tmp_pa
     class SlowMachine(Progress):
         """Makes the run believe that a quarter of the time had been promised."""
 
-        def started(self, plan, step):
+        def started(self, plan, task, step):
             plan.budget_seconds = plan.forecast["training_seconds"] / 4
 
     out = tmp_path / "slow"

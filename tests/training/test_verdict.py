@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pellucid.training.verdict import THRESHOLDS, History, Reference, judge
+from pellucid.data.compress import Compression
+from pellucid.tasks.task import Reference
+from pellucid.tasks.text import text_reference
+from pellucid.training.verdict import THRESHOLDS, History, judge
 
 STEPS = 840
 # Shakespeare with 2,048 tokens: 2.72 bytes a token, unigram 6.3 nats a token
-REFERENCE = Reference(2048, 6.3, 2.72, gzip_bpb=3.089, xz_bpb=2.757, xz_given_training_bpb=2.345)
+REFERENCE = text_reference(2048, 6.3, 2.72, Compression(3.089, 2.757, 2.345, 10**6, 10**6, partial=False))
 DECAY = 336  # the last 60 %
 
 
@@ -89,7 +92,7 @@ def test_a_good_training_that_ends_too_early_is_still_falling_and_says_what_more
     assert verdict.state == "still falling"
     bits = 0.25 / math.log(2) / 2.72
     assert verdict.evidence["fall_per_doubling"] == pytest.approx(0.25, abs=0.02)
-    assert f"{bits / 2:.2f} to {bits:.2f} bits per byte" in verdict.sentences[1]
+    assert f"{bits / 2:.2f} bits per byte to {bits:.2f} bits per byte" in verdict.sentences[1]
     assert "guess" in verdict.sentences[1]
 
 
@@ -160,7 +163,7 @@ def test_flat_with_a_small_gap_asks_for_a_larger_network():
 def test_flat_with_a_large_gap_asks_for_text():
     verdict = judge(REFERENCE, history(lambda n: power(n, end=1.0), levelled), finished=True)
     assert verdict.state == "flat"
-    assert "add text" in verdict.sentences[1]
+    assert "add data" in verdict.sentences[1]
 
 
 def test_a_decay_that_brings_nothing_outweighs_the_slope_before_it():
@@ -221,7 +224,8 @@ def test_bits_per_byte_stand_beside_the_compressors():
     verdict = judge(REFERENCE, run, finished=True)
     assert verdict.evidence["bits_per_byte"] == pytest.approx(1.938)
     assert any(
-        "1.94 bits per byte" in s and "gzip 3.09, xz 2.76" in s and "training text 2.3" in s for s in verdict.sentences
+        "1.94 bits per byte" in s and "gzip 3.09 bits per byte, xz 2.76" in s and "training text 2.3" in s
+        for s in verdict.sentences
     )
     assert any("better than all of these" in said for said in verdict.sentences)
 
@@ -239,7 +243,7 @@ def test_what_is_still_ahead_is_named(bpb, ahead):
 
 
 def test_a_part_of_a_long_text_is_said():
-    part = Reference(2048, 6.3, 2.72, 3.1, 2.8, None, partial=True)
+    part = text_reference(2048, 6.3, 2.72, Compression(3.1, 2.8, None, 10**6, 10**6, partial=True))
     verdict = judge(part, history(falling, falling), finished=True)
     assert "The text is long: gzip and xz were given only a part of it." in verdict.sentences
     assert not any("given the training" in said for said in verdict.sentences)
@@ -247,20 +251,54 @@ def test_a_part_of_a_long_text_is_said():
 
 losses = st.one_of(st.floats(0, 20), st.floats(0, 1e9), st.sampled_from([math.nan, math.inf]))
 points = st.lists(st.tuples(st.integers(0, 3000), losses), max_size=60)
-references = st.builds(
-    Reference,
-    vocab_size=st.integers(1, 300_000),
-    unigram_nats=st.floats(0, 13),
-    bytes_per_token=st.floats(0.1, 20),
-    gzip_bpb=st.floats(0, 9),
-    xz_bpb=st.floats(0, 9),
-    xz_given_training_bpb=st.none() | st.floats(-1, 9),
-    partial=st.booleans(),
+texts = st.builds(
+    text_reference,
+    st.integers(1, 300_000),
+    st.floats(0, 13),
+    st.floats(0.1, 20),
+    st.builds(
+        Compression,
+        st.floats(0, 9),
+        st.floats(0, 9),
+        st.none() | st.floats(-1, 9),
+        st.just(10**6),
+        st.just(10**6),
+        st.booleans(),
+    ),
 )
+others = st.builds(
+    Reference,
+    unit=st.just("squared error a row"),
+    simple=st.floats(0, 1e6),
+    simple_said=st.just("the mean"),
+    figure=st.just("error"),
+    show=st.just(lambda value: f"an error of {value:.3g}"),
+    decisive=st.booleans(),
+)
+references = texts | others
 histories = st.builds(History, points, points, st.integers(1, 3000), st.none() | st.integers(0, 3000))
 clean = st.lists(
     st.tuples(st.integers(1, 3000), st.floats(0.01, 20)), min_size=1, max_size=60, unique_by=lambda p: p[0]
 )
+
+
+def rows(simple=0.5):
+    """Rows whose target has a variance of 1, as scaled numbers have."""
+    return Reference("squared error a row", simple, "the mean", "error", lambda e: f"{e:.3g} kg", decisive=True)
+
+
+def test_rows_that_are_foretold_exactly_are_learned():
+    run = history(lambda n: 0.5 * math.exp(-n / 50), lambda n: 0.5 * math.exp(-n / 50), noise=0.3)
+    verdict = judge(rows(), run, finished=True)
+    assert verdict.state == "learned"
+    assert "knowing only the mean costs 0.5" in verdict.sentences[0]
+    assert judge(REFERENCE, run, finished=True).state != "learned"
+
+
+def test_rows_that_are_foretold_no_better_than_by_their_mean_have_taught_nothing():
+    verdict = judge(rows(), history(lambda n: 0.5, lambda n: 0.502, noise=0.01), finished=True)
+    assert verdict.state == "learned nothing yet"
+    assert "knowing only the mean" in verdict.sentences[0]
 
 
 @given(references, histories, st.booleans())

@@ -1,1 +1,63 @@
-"""What differs between kinds of learning: one file a task, each meeting the same interface."""
+"""What differs between kinds of learning, one file each; found by name, imported when needed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from pellucid.errors import PellucidError
+from pellucid.language import _
+
+if TYPE_CHECKING:
+    from pellucid.tasks.task import Task
+    from pellucid.training.options import TrainOptions
+
+# in the order in which they are asked whether a source is theirs
+TASKS = {
+    "text": "pellucid.tasks.text:TextTask",
+}
+
+
+def task_named(name: str) -> type[Task]:
+    """The task of this name.
+
+    Raises:
+        PellucidError: when there is none.
+    """
+    if name not in TASKS:
+        raise PellucidError(
+            _("There is no task {name!r}.").format(name=name),
+            "task",
+            _("Tasks: {names}").format(names=", ".join(TASKS)),
+        )
+    module, attribute = TASKS[name].split(":")
+    return getattr(import_module(module), attribute)
+
+
+def recognise(source: str | None, options: TrainOptions) -> tuple[type[Task], str]:
+    """The task that a source is for, and why: the one that the user named, or the first that says it is its own.
+
+    Raises:
+        PellucidError: when an option was given that the task does not understand.
+    """
+    if options.task:
+        return _understanding(task_named(options.task), options), _("as given")
+    for name in TASKS:
+        why = task_named(name).recognise(source, options)
+        if why:
+            return _understanding(task_named(name), options), why
+    raise AssertionError("text takes what nothing else claims")
+
+
+def _understanding(found: type[Task], options: TrainOptions) -> type[Task]:
+    """The same task; refused together with an option that only other tasks understand."""
+    for name in options.given():
+        known_to = [task for task in TASKS if name in task_named(task).options]
+        if known_to and found.name not in known_to:
+            option = f"--{name.replace('_', '-')}"
+            raise PellucidError(
+                _("{option} means nothing to the task {task}.").format(option=option, task=found.name),
+                option,
+                _("It is for: {tasks}. --task names the task.").format(tasks=", ".join(known_to)),
+            )
+    return found

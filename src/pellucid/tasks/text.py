@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from pellucid.anatomy import compute, counts, families, memory
 from pellucid.checkpoints.decoder import open_decoder, read_decoder_config, save_decoder
 from pellucid.data import text as texts
-from pellucid.data.compress import MOST_TRAINING, bits_per_byte, compression, unigram_nats
+from pellucid.data.compress import MOST_TRAINING, Compression, bits_per_byte, compression, unigram_nats
 from pellucid.data.tokenizer import SAMPLE, Tokenizer
 from pellucid.data.tokens import Batches, TokenFile, evaluation_blocks
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.networks.decoder import Decoder, DecoderConfig, decoder_config
 from pellucid.networks.losses import cross_entropy_in_place
-from pellucid.tasks.task import Design
+from pellucid.tasks.task import Design, Recipe, Reference, Rival
 
 if TYPE_CHECKING:
     from pellucid.training.options import TrainOptions
@@ -45,16 +45,22 @@ LADDER = (
 )
 
 ENDS_TO_LEARN = 20  # how often a network must have seen what a text begins after
+REPEATED = 0.05  # share of held-out lines that also stand in training, above which a warning is due
 
 
 class TextTask:
     """A text cut into tokens, in two parts: one to train on, one held out."""
 
     name: ClassVar[str] = "text"
+    options: ClassVar[frozenset[str]] = frozenset(
+        {"text", "validation", "tokenizer", "vocab", "family", "width", "depth", "heads", "kv_heads", "feed_forward"}
+        | {"context", "embedding_rate", "start_from"}
+    )
 
     def __init__(self, tokenizer: Tokenizer, train: TokenFile, validation: TokenFile, facts: dict[str, Any]) -> None:
         self.tokenizer, self.train, self.validation, self._facts = tokenizer, train, validation, facts
         self.items = len(train)
+        self.unit, self.judged_on = _("tokens"), _("all held-out text")
         self._bytes = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)], dtype=np.int64)
         self._start = self._start_id()
 
@@ -74,8 +80,8 @@ class TextTask:
         return best if best is not None and counts_V[best] >= ENDS_TO_LEARN else end
 
     @staticmethod
-    def recognise(source: str | None) -> str | None:
-        """Every source is text until other tasks exist."""
+    def recognise(source: str | None, options: TrainOptions) -> str | None:
+        """Whatever no other task claims is read as text."""
         return _("text: learn to predict the next token")
 
     @staticmethod
@@ -121,8 +127,9 @@ class TextTask:
         return TextTask(tokenizer, files["train"], files["validation"], facts)
 
     @staticmethod
-    def restore(folder: Path, facts: dict[str, Any]) -> TextTask:
+    def restore(folder: Path, facts: dict[str, Any] | None = None) -> TextTask:
         """The task of a run, from what `prepare` wrote."""
+        assert facts is not None, "a language model is opened without its task: see `LanguageModel.open`"
         files = {name: TokenFile.open(folder / "data" / f"{name}.bin") for name in ("train", "validation")}
         return TextTask(Tokenizer.open(folder), files["train"], files["validation"], facts)
 
@@ -131,6 +138,19 @@ class TextTask:
 
     def facts(self) -> dict[str, Any]:
         return self._facts
+
+    def summary(self) -> list[str]:
+        facts = self._facts
+        lines = [
+            _("{train:,} bytes to train on, {held:,} held out.").format(
+                train=facts["train_bytes"], held=facts["held_out_bytes"]
+            ),
+            facts["held_out"],
+            _("{share:.1%} of the held-out lines also stand in the training part.").format(share=facts["repeated"]),
+        ]
+        if facts["repeated"] > REPEATED:
+            lines.append(_("So many repeated lines make the held-out loss look better than it is for new text."))
+        return lines
 
     # what the plan asks
 
@@ -202,6 +222,29 @@ class TextTask:
             )
         return reasons
 
+    def recipe(self, design: Design) -> Recipe:
+        """Muon on the blocks' matrices: lower bits per byte than AdamW in equal time (docs/performance.md)."""
+        scale = min(1.0, math.sqrt(256 / design.network["d_model"]))
+        return Recipe(
+            "muon",
+            1e-2 * scale,
+            5e-3 * scale,
+            why={
+                "optimiser": _("lower bits per byte than AdamW in equal time (docs/performance.md)"),
+                "learning_rate": _("found at a width of 256, falling as 1/√width above it"),
+                "passes": _("{passes} passes over the text: more would teach nothing new (Muennighoff et al. 2023)"),
+                "few": _("the fewest from which a network learns anything: the text is very short"),
+            },
+        )
+
+    def regularisation(self, passes: float) -> tuple[float, float, str]:
+        dropout = 0.0 if passes <= 1.5 else 0.1 if passes <= 4 else 0.25
+        return (
+            dropout,
+            0.1 if passes <= 4 else 0.3,
+            _("the text is passed over {passes:.1f} times").format(passes=passes),
+        )
+
     def regularised(self, network: dict[str, Any], dropout: float) -> dict[str, Any]:
         return {**network, "dropout": dropout}
 
@@ -209,6 +252,19 @@ class TextTask:
         return memory.forecast(
             settings(plan), plan.batch, plan.items, plan.precision, plan.optimiser, plan.accumulation
         ).total
+
+    def rows(self, plan: Plan) -> list[tuple[str, str, str]]:
+        network, why = plan.network, plan.reasons
+        shape = _("layers: {depth}, width: {width}").format(depth=network["n_layers"], width=network["d_model"])
+        dropped = _("; on the embedding and both additions of each block") if network["dropout"] else ""
+        return [
+            (_("network"), shape, why.get("network", "")),
+            (_("family"), network["family"], why.get("family", "")),
+            (_("vocabulary"), f"{network['vocab_size']:,}", why.get("vocabulary", "")),
+            (_("heads"), str(network["n_heads"]), why.get("heads", "")),
+            (_("context"), _("{n} tokens").format(n=network["context"]), why.get("context", "")),
+            (_("dropout"), f"{network['dropout']:g}", why.get("dropout", "") + dropped),
+        ]
 
     # what the loop asks
 
@@ -251,28 +307,62 @@ class TextTask:
             size += int(self._bytes[targets[targets >= 0].numpy()].sum())
         return {"bits_per_byte": bits_per_byte(nats, max(1, size)), "loss": nats / max(1, tokens)}
 
+    def say(self, metrics: dict[str, float]) -> str:
+        return _("{loss:.3f} nats a token = {bits:.3f} bits per byte").format(
+            loss=metrics["loss"], bits=metrics["bits_per_byte"]
+        )
+
+    def next_command(self, folder: str) -> str:
+        return f'pellucid generate {folder} "..."'
+
     # what the verdict asks
 
-    def baselines(self, thorough: bool = False) -> dict[str, Any]:
-        """What the loss is compared with: guessing evenly, guessing by frequency, gzip and xz of the held-out text.
+    def baselines(self, thorough: bool = False) -> Reference:
+        """Guessing evenly, guessing by frequency, gzip and xz of the held-out text.
 
         ``thorough``: xz is given the training part as well, which takes seconds.
         """
         held_out = np.asarray(self.validation.ids)
         training = self._text(self.train.ids[-MOST_TRAINING - 1 :]) if thorough else b""
-        sizes = compression(training, self._text(held_out))
-        return {
-            "vocab_size": self.tokenizer.vocab_size,
-            "unigram_nats": unigram_nats(self.train.ids, held_out, self.tokenizer.vocab_size),
-            "bytes_per_token": float(self._bytes[held_out].sum() / max(1, len(held_out))),
-            "gzip_bpb": sizes.gzip,
-            "xz_bpb": sizes.xz,
-            "xz_given_training_bpb": sizes.xz_given_training,
-            "partial": sizes.partial,
-        }
+        return text_reference(
+            self.tokenizer.vocab_size,
+            unigram_nats(self.train.ids, held_out, self.tokenizer.vocab_size),
+            float(self._bytes[held_out].sum() / max(1, len(held_out))),
+            compression(training, self._text(held_out)),
+        )
 
     def _text(self, ids: np.ndarray) -> bytes:
         return b"".join(self.tokenizer.token_bytes(int(i)) for i in ids if i != self.tokenizer.end_id)
+
+
+def text_reference(vocab_size: int, unigram: float, bytes_per_token: float, sizes: Compression) -> Reference:
+    """What the loss of a language model is compared with.
+
+    Args:
+        vocab_size: At least 1.
+        unigram: Nats a held-out token costs by its frequency in training: see `data.compress`.
+        bytes_per_token: Of the held-out text, more than 0.
+        sizes: What compressors make of it.
+    """
+    rivals = {
+        "unigram_bits_per_byte": (_("token frequencies"), bits_per_byte(unigram, bytes_per_token)),
+        "gzip_bits_per_byte": ("gzip", sizes.gzip),
+        "xz_bits_per_byte": ("xz", sizes.xz),
+        "xz_given_training_bits_per_byte": (_("xz given the training text"), sizes.xz_given_training),
+    }
+    return Reference(
+        unit=_("nats a token"),
+        simple=unigram,
+        simple_said=_("how often each token occurs"),
+        figure="bits_per_byte",
+        show=lambda bits: _("{bits:.2f} bits per byte").format(bits=bits),
+        rivals=tuple(Rival(key, name, value) for key, (name, value) in rivals.items() if value is not None),
+        even=math.log(vocab_size),
+        even_said=f"ln({vocab_size:,})",
+        even_among=_("{n:,} tokens").format(n=vocab_size),
+        figure_per_loss=bits_per_byte(1.0, bytes_per_token),
+        notes=(_("The text is long: gzip and xz were given only a part of it."),) if sizes.partial else (),
+    )
 
 
 def _design(config: DecoderConfig, length: int) -> Design:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pellucid.errors import PellucidError
 from pellucid.language import _
@@ -28,7 +28,7 @@ class Step:
 
     number: int  # from 0
     loss: float  # mean over the targets, before the update; nats a token for a language model
-    targets: int  # how many numbers were predicted
+    targets: float  # how many numbers were predicted (by weight, where they have weights)
     gradient_norm: float  # over all parameters, before clipping
     rate: float  # share of the peak learning rate, 0 to 1
     empty: int = 0  # micro-batches without any target
@@ -52,7 +52,10 @@ def one_step(number: int, network: nn.Module, task: Task, batches: Batches, opti
     """
     network.train()
     random_state = torch.get_rng_state()
-    micro_batches, losses, targets, empty = [], [], 0, 0
+    micro_batches: list[Any] = []
+    losses: list[Tensor] = []
+    targets: float = 0
+    empty = 0
     for _micro in range(plan.accumulation):
         batch = next(batches)
         with autocast(plan):
@@ -75,7 +78,8 @@ def one_step(number: int, network: nn.Module, task: Task, batches: Batches, opti
     if not (math.isfinite(mean_loss) and math.isfinite(norm)):
         torch.set_rng_state(random_state)
         raise not_finite(number, network, task, micro_batches, plan, mean_loss, norm)
-    torch._foreach_mul_(gradients, min(1.0, plan.clip / (norm + 1e-6)) / targets)
+    shorten = 1.0 if plan.clip is None else min(1.0, plan.clip / (norm + 1e-6))
+    torch._foreach_mul_(gradients, shorten / targets)
     optimiser.step(factor(plan, number))
     optimiser.zero_grad()
     return Step(number, mean_loss, targets, norm, factor(plan, number), empty)

@@ -98,15 +98,15 @@ def fit_memory(task: Task, plan: Plan) -> None:
                 _("This training needs about {need:,.0f} MB of memory; {have:,.0f} MB are available.").format(
                     need=need / 1e6, have=available / 1e6
                 ),
-                _("width {width}, {depth} layers, context {context}").format(
-                    width=plan.network["d_model"], depth=plan.network["n_layers"], context=plan.network["context"]
+                _("{parameters:,} parameters, one example of {items:,} {unit} at a time").format(
+                    parameters=plan.parameters, items=plan.items, unit=task.unit
                 ),
-                _("Choose a smaller --width, --depth, --context or --vocab, or close other programs."),
+                _("Choose a smaller network (or --context, or --picture-size), or close other programs."),
             )
         sequences = plan.batch * plan.accumulation
         plan.batch //= 2
         plan.accumulation = math.ceil(sequences / plan.batch)
-        plan.reasons["batch"] = _("as many sequences at once as fit into {have:,.0f} MB").format(have=available / 1e6)
+        plan.reasons["batch"] = _("as many at once as fit into {have:,.0f} MB").format(have=available / 1e6)
     plan.forecast["memory_bytes"] = need
 
 

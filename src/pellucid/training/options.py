@@ -24,16 +24,40 @@ class TrainOptions:
     """How many training steps to make, instead of --minutes."""
     size: str | None = None
     """How many parameters the network should have, such as 3M or 124M; alone: trained on 20 tokens a parameter."""
+    task: Literal["text", "table", "pictures", "labels", "pairs", "boxes"] | None = None
+    """What is to be learned, where SOURCE alone does not say it."""
+    target: str | None = None
+    """The column to predict: a number or a category of a table, the category of a text, or a text to be written."""
     text: str | None = None
-    """The column that holds the text, for .jsonl, .parquet and data sets on disk."""
+    """The column that holds the text, for .csv, .jsonl, .parquet and data sets on disk."""
+    columns: str | None = None
+    """The columns to predict from, with commas between them; all but the target, when left out."""
     validation: str | None = None
-    """A text (or folder, or table) to validate on, instead of a part held out of SOURCE."""
+    """Data to validate on, instead of a part held out of SOURCE."""
+    test: str | None = None
+    """Data to test the finished network on, instead of a part held out of SOURCE."""
+    scaling: Literal["standard", "minmax", "none"] | None = None
+    """How a table's numbers are scaled: to mean 0 and deviation 1, to the range 0 to 1, or not at all."""
+    picture_size: int | None = None
+    """Height and width to which pictures are brought."""
     tokenizer: str | None = None
     """A tokenizer.json (or a folder with one) to use, or `bytes` for one token a byte, instead of training one."""
     vocab: int | None = None
     """Size of the vocabulary, end token included."""
     family: Family | None = None
     """The kind of network: qwen3 (the default), qwen2, llama, mistral, gpt2, gpt1 or sinusoidal."""
+    network: str | None = None
+    """For pictures: lenet5, residual or a list of layers, as in docs/networks.md."""
+    layers: str | None = None
+    """For tables: neurons of each hidden layer, as 16-8; 0: none."""
+    activation: str | None = None
+    """What each hidden neuron makes of its sum: relu, leaky_relu, tanh, sigmoid, gelu, silu, linear or step."""
+    norm: Literal["none", "layer", "rms", "batch"] | None = None
+    """Normalisation after each hidden layer."""
+    bias: Annotated[bool, Parameter(negative="--no-bias")] = True
+    """Whether neurons have a bias."""
+    init: str | None = None
+    """How the weights begin: default, he, xavier, normal, uniform, orthogonal or zero."""
     width: int | None = None
     """Width of the vectors that flow between the layers (d_model)."""
     depth: int | None = None
@@ -47,17 +71,29 @@ class TrainOptions:
     context: int | None = None
     """How many tokens the network sees at once."""
     batch: int | None = None
-    """Sequences that go through the network at once (the micro-batch)."""
+    """Examples (rows, pictures, sequences) that go through the network at once (the micro-batch)."""
     accumulation: int | None = None
     """Micro-batches whose gradients are added up before one update."""
-    optimiser: Literal["muon", "adamw"] | None = None
-    """muon (for the matrices of the blocks, AdamW for the rest) or adamw for everything."""
+    loss: str | None = None
+    """squared_error, absolute, cross_entropy, binary_cross_entropy, hinge or perceptron."""
+    class_weights: Literal["balanced"] | None = None
+    """balanced: rare classes count as much as common ones."""
+    optimiser: Literal["muon", "adamw", "adam", "sgd", "rmsprop"] | None = None
+    """muon (for the matrices of the blocks, AdamW for the rest), adamw, adam, sgd or rmsprop for everything."""
+    momentum: float | None = None
+    """Momentum of sgd and rmsprop; 0 when left out."""
+    nesterov: bool = False
+    """Nesterov's momentum, for sgd."""
+    l1: float = 0.0
+    """Rate of the L1 penalty on weights (not on biases)."""
+    l2: float = 0.0
+    """Rate of the L2 penalty on weights (not on biases)."""
     learning_rate: float | None = None
-    """Peak learning rate of the matrices in the blocks (with adamw: of every parameter)."""
+    """Peak learning rate (with muon: of the matrices in the blocks)."""
     embedding_rate: float | None = None
     """Peak learning rate of embedding, head, norms and biases, with muon."""
-    schedule: Literal["stable", "cosine"] | None = None
-    """stable: warm-up, level, linear decay to 0; cosine: warm-up, then a half cosine to a tenth."""
+    schedule: Literal["stable", "cosine", "constant"] | None = None
+    """stable: warm-up, level, linear decay to 0; cosine: warm-up, then a half cosine to a tenth; constant."""
     warmup: float | None = None
     """Share of the steps in which the learning rate rises from 0."""
     decay: float | None = None
@@ -66,12 +102,12 @@ class TrainOptions:
     """Decay of the matrices' weights (decoupled, times the learning rate)."""
     dropout: float | None = None
     """Share of numbers dropped, on the embedding and on both additions of each block (never inside attention)."""
-    clip: float = 1.0
-    """Gradients longer than this (norm over all parameters) are shortened to it."""
+    clip: float | None = None
+    """Gradients longer than this (norm over all parameters) are shortened to it; 0: never."""
     patience: int | None = None
     """Stop early after this many evaluations without a better one; 0 never stops early."""
     evaluations: int = 20
-    """How many times to evaluate on held-out text, evenly spread."""
+    """How many times to evaluate on held-out data, evenly spread."""
     save_seconds: float = 60.0
     """Save a checkpoint at least this often, in seconds."""
     precision: Literal["fp32", "bf16"] | None = None
@@ -93,17 +129,17 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         positive: tuple[str, ...] = ("minutes", "steps", "vocab", "width", "depth", "heads", "kv_heads", "feed_forward")
-        positive += ("context", "batch", "accumulation", "learning_rate", "embedding_rate", "clip", "evaluations")
-        positive += ("threads",)
+        positive += ("context", "batch", "accumulation", "learning_rate", "embedding_rate", "evaluations")
+        positive += ("threads", "picture_size")
         for name in positive:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise _refuse(name, value, _("It must be more than 0."))
-        for name in ("weight_decay", "patience", "save_seconds", "seed"):
+        for name in ("weight_decay", "patience", "save_seconds", "seed", "clip", "l1", "l2"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise _refuse(name, value, _("It must not be negative."))
-        for name in ("warmup", "decay", "dropout"):
+        for name in ("warmup", "decay", "dropout", "momentum"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise _refuse(name, value, _("It must be at least 0 and less than 1."))

@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pellucid.checkpoints.files import write_json
 from pellucid.errors import PellucidError
 from pellucid.language import _
-from pellucid.tasks.task import Design, Task
+from pellucid.tasks.task import Design, Recipe, Task
 from pellucid.training.machine import Machine
 from pellucid.training.options import TrainOptions, parameters
 from pellucid.training.schedules import factor
@@ -26,7 +26,6 @@ ITEMS_PER_PARAMETER = 20  # compute-optimal: Hoffmann et al. 2022, "Chinchilla"
 ITEMS_PER_PARAMETER_SHORT = (
     0.45  # what short runs on a small machine want: fitted to three texts, see docs/performance.md
 )
-MOST_PASSES = 40  # beyond it repeated data teach nothing new: Muennighoff et al. 2023, figure 5
 FEWEST_STEPS = 100
 
 
@@ -48,7 +47,7 @@ class Plan:
     warmup: float
     decay: float
     weight_decay: float
-    clip: float
+    clip: float | None  # None: gradients are used as they are
     precision: str
     device: str
     threads: int
@@ -61,6 +60,11 @@ class Plan:
     save_seconds: float
     budget_seconds: float | None  # of training steps, when the user gave minutes
     start_from: str | None = None
+    momentum: float = 0.0
+    nesterov: bool = False
+    l1: float = 0.0
+    l2: float = 0.0
+    settings: dict[str, Any] = field(default_factory=dict)  # of the task: its loss, its class weights
     facts: dict[str, Any] = field(default_factory=dict)  # of the data
     forecast: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
@@ -130,26 +134,28 @@ def derive(task: Task, options: TrainOptions, machine: Machine, seconds_per_step
     budget = minutes * 60 if minutes else None
     designs = task.designs(options)
     speed = Speed(lambda design: seconds_per_step(_draft(task, design, options, machine, 2048)))
-    if options.size:
+    if len(designs) == 1:
+        design, why = designs[0], ""
+    elif options.size:
         wanted = parameters(options.size)
         design = min(designs, key=lambda d: abs(math.log(d.parameters / wanted)))
         why = _("nearest to the size asked for")
     elif budget:
-        design, why = _largest_affordable(designs, speed, budget, task.items)
+        design, why = _largest_affordable(designs, speed, budget, task)
     else:
-        design, why = _for_steps(designs, options, task.items)
-    reasons = {"network": why} if len(designs) > 1 else {"network": _("as given")}
-    reasons |= task.why(design, options)
+        design, why = _for_steps(designs, options, task)
+    reasons = ({"network": why} if why else {"network": _("as given")}) | task.why(design, options)
 
-    rate = speed.items_per_second(design) if budget or not options.steps else None
-    step_items = _items_per_step(options, design, rate * budget if rate and budget else None, reasons)
+    recipe = task.recipe(design)
+    rate = speed.items_per_second(design) if recipe.batch is None and (budget or not options.steps) else None
+    step_items = _items_per_step(options, design, recipe, rate * budget if rate and budget else None, reasons)
     plan = _draft(task, design, options, machine, step_items)
     plan.reasons |= reasons
-    plan.planned_steps = _steps(plan, options, task.items, rate, budget)
+    plan.planned_steps = _steps(plan, options, task, rate, budget)
     _regularise(plan, task, options)
     seconds = seconds_per_step(plan)
     if budget and not options.steps:  # the measured step decides, not the estimate from a smaller network
-        plan.planned_steps = _steps(plan, options, task.items, plan.items_per_step / seconds, budget)
+        plan.planned_steps = _steps(plan, options, task, plan.items_per_step / seconds, budget)
     plan.budget_seconds = budget
     _evaluation(plan, task, options, seconds)
     return plan
@@ -178,11 +184,11 @@ class Speed:
         return self._measured.get(design.parameters) or self._flops_per_second / design.flops
 
 
-def _largest_affordable(designs: list[Design], speed: Speed, budget: float, items: int) -> tuple[Design, str]:
+def _largest_affordable(designs: list[Design], speed: Speed, budget: float, task: Task) -> tuple[Design, str]:
     """The largest design whose every parameter sees enough items in the time there is."""
 
     def seen(design: Design) -> float:
-        return min(speed.items_per_second(design) * budget, MOST_PASSES * items)
+        return min(speed.items_per_second(design) * budget, task.recipe(design).passes * task.items)
 
     def affordable(design: Design) -> bool:
         return seen(design) >= _items_wanted(budget) * design.parameters
@@ -192,10 +198,16 @@ def _largest_affordable(designs: list[Design], speed: Speed, budget: float, item
         speed.measure(chosen)
         chosen = max((d for d in designs if affordable(d)), key=lambda d: d.parameters, default=designs[0])
     why = (
-        _("the largest of {n} whose parameters see at least {ratio:.2g} tokens each in {minutes:g} minutes: {seen:.3g}")
+        _("the largest of {n} whose parameters see at least {ratio:.2g} {unit} each in {minutes:g} minutes: {seen:.3g}")
         if affordable(chosen)
-        else _("the smallest of {n}: its parameters see {seen:.3g} tokens each in {minutes:g} minutes, no more")
-    ).format(n=len(designs), ratio=_items_wanted(budget), minutes=budget / 60, seen=seen(chosen) / chosen.parameters)
+        else _("the smallest of {n}: its parameters see {seen:.3g} {unit} each in {minutes:g} minutes, no more")
+    ).format(
+        n=len(designs),
+        ratio=_items_wanted(budget),
+        minutes=budget / 60,
+        seen=seen(chosen) / chosen.parameters,
+        unit=task.unit,
+    )
     return chosen, why
 
 
@@ -206,9 +218,9 @@ def _items_wanted(seconds: float) -> float:
     return ITEMS_PER_PARAMETER_SHORT * (ITEMS_PER_PARAMETER / ITEMS_PER_PARAMETER_SHORT) ** share
 
 
-def _for_steps(designs: list[Design], options: TrainOptions, items: int) -> tuple[Design, str]:
+def _for_steps(designs: list[Design], options: TrainOptions, task: Task) -> tuple[Design, str]:
     assert options.steps is not None
-    seen = min(options.steps * 2048, MOST_PASSES * items)
+    seen = min(options.steps * 2048, task.recipe(designs[0]).passes * task.items)
     chosen = max(
         (d for d in designs if d.parameters * ITEMS_PER_PARAMETER_SHORT <= seen),
         key=lambda d: d.parameters,
@@ -219,11 +231,17 @@ def _for_steps(designs: list[Design], options: TrainOptions, items: int) -> tupl
     )
 
 
-def _items_per_step(options: TrainOptions, design: Design, seen: float | None, reasons: dict[str, str]) -> int:
-    """About 850 steps of 2,048 items in three minutes; four times the items, twice the batch."""
+def _items_per_step(
+    options: TrainOptions, design: Design, recipe: Recipe, seen: float | None, reasons: dict[str, str]
+) -> int:
+    """What the recipe says; else about 850 steps of 2,048 items in three minutes; four times the items, twice the
+    batch."""
     if options.batch or options.accumulation:
         reasons["batch"] = _("as given")
-        return (options.batch or 16) * (options.accumulation or 1) * design.items
+        return (options.batch or recipe.batch or 16) * (options.accumulation or 1) * design.items
+    if recipe.batch:
+        reasons["batch"] = recipe.why.get("batch", "")
+        return recipe.batch * design.items
     if not seen:
         reasons["batch"] = _("2,048 items a step: a good size for small networks")
         return 2048
@@ -238,20 +256,12 @@ def _draft(task: Task, design: Design, options: TrainOptions, machine: Machine, 
     """A plan without the number of steps and what follows from it."""
     micro = options.batch or max(1, min(items_per_step, 8192) // design.items)
     accumulation = options.accumulation or max(1, round(items_per_step / (micro * design.items)))
-    optimiser = options.optimiser or "muon"
-    width = design.network.get("d_model", 256)
-    scale = min(1.0, math.sqrt(256 / width))
+    recipe = task.recipe(design)
+    optimiser = options.optimiser or recipe.optimiser
     reasons = {
-        "optimiser": _("as given")
-        if options.optimiser
-        else _("lower bits per byte than AdamW in equal time (docs/performance.md)")
+        name: _("as given") if getattr(options, name) else recipe.why.get(name, "")
+        for name in ("optimiser", "learning_rate")
     }
-    matrices = 1e-2 if optimiser == "muon" else 3e-3
-    reasons["learning_rate"] = (
-        _("as given")
-        if options.learning_rate
-        else _("{peak:g} at width 256, falling as 1/√width above it").format(peak=matrices)
-    )
     reasons |= machine.why
     return Plan(
         task=task.name,
@@ -262,16 +272,20 @@ def _draft(task: Task, design: Design, options: TrainOptions, machine: Machine, 
         items=design.items,
         planned_steps=options.steps or FEWEST_STEPS,
         optimiser=optimiser,
-        learning_rate=options.learning_rate or matrices * scale,
-        embedding_rate=options.embedding_rate or 5e-3 * scale,
-        schedule=options.schedule or "stable",
-        warmup=0.02 if options.warmup is None else options.warmup,
-        decay=0.6 if options.decay is None else options.decay,
-        weight_decay=0.1 if options.weight_decay is None else options.weight_decay,
-        clip=options.clip,
-        precision=machine.precision,
+        learning_rate=options.learning_rate or _peak(recipe, optimiser),
+        embedding_rate=options.embedding_rate or recipe.embedding_rate,
+        schedule=options.schedule or recipe.schedule,
+        warmup=recipe.warmup if options.warmup is None else options.warmup,
+        decay=recipe.decay if options.decay is None else options.decay,
+        weight_decay=options.weight_decay or 0.0,
+        clip=recipe.clip if options.clip is None else options.clip or None,
+        momentum=options.momentum or 0.0,
+        nesterov=options.nesterov,
+        l1=options.l1,
+        l2=options.l2,
+        precision=options.precision or recipe.precision or machine.precision,
         device=machine.device,
-        threads=machine.threads,
+        threads=options.threads or recipe.threads or machine.threads,
         compile=options.compile,
         deterministic=options.deterministic,
         seed=options.seed,
@@ -286,43 +300,41 @@ def _draft(task: Task, design: Design, options: TrainOptions, machine: Machine, 
     )
 
 
-def _steps(plan: Plan, options: TrainOptions, items: int, rate: float | None, budget: float | None) -> int:
+def _peak(recipe: Recipe, optimiser: str) -> float:
+    """The peak learning rate for an optimiser: the recipe's own, or what is usual for another one."""
+    usual = {"muon": 1e-2, "adamw": 3e-3, "adam": 3e-3, "rmsprop": 1e-3, "sgd": 3e-2}
+    return recipe.learning_rate * (1.0 if optimiser == recipe.optimiser else usual[optimiser] / usual[recipe.optimiser])
+
+
+def _steps(plan: Plan, options: TrainOptions, task: Task, rate: float | None, budget: float | None) -> int:
     if options.steps:
         plan.reasons["steps"] = _("as given")
         return options.steps
+    recipe = task.recipe(Design(plan.network, plan.parameters, 0, plan.items))
+    most = math.ceil(recipe.passes * task.items / plan.items_per_step)
     if budget and rate:
         steps = int(budget * rate / plan.items_per_step)
-        plan.reasons["steps"] = _("{minutes:g} minutes at {rate:,.0f} items a second, measured here").format(
-            minutes=budget / 60, rate=rate
+        plan.reasons["steps"] = _("{minutes:g} minutes at {rate:,.0f} {unit} a second, measured here").format(
+            minutes=budget / 60, rate=rate, unit=task.unit
         )
+    elif budget:
+        steps = most  # until a step has been measured
     else:
         steps = math.ceil(ITEMS_PER_PARAMETER * plan.parameters / plan.items_per_step)
         plan.reasons["steps"] = _("{n} items a parameter (Hoffmann et al. 2022)").format(n=ITEMS_PER_PARAMETER)
-    most = math.ceil(MOST_PASSES * items / plan.items_per_step)
     if steps > max(FEWEST_STEPS, most):
-        plan.reasons["steps"] = (
-            _("{passes} passes over the text: more would teach nothing new (Muennighoff et al. 2023)")
-            if most >= FEWEST_STEPS
-            else _("the fewest from which a network learns anything: the text is very short")
-        ).format(passes=MOST_PASSES)
+        why = recipe.why.get("few", "") if most < FEWEST_STEPS else ""
+        plan.reasons["steps"] = (why or recipe.why.get("passes", "")).format(passes=recipe.passes)
     return max(1, min(steps, max(FEWEST_STEPS, most)))
 
 
 def _regularise(plan: Plan, task: Task, options: TrainOptions) -> None:
     passes = plan.planned_steps * plan.items_per_step / max(1, task.items)
-    dropout = 0.0 if passes <= 1.5 else 0.1 if passes <= 4 else 0.25
-    if options.dropout is not None:
-        plan.reasons["dropout"] = _("as given")
-    else:
-        plan.reasons["dropout"] = _("the text is passed over {passes:.1f} times").format(passes=passes)
+    dropout, weight_decay, why = task.regularisation(passes)
+    plan.reasons["dropout"] = why if options.dropout is None else _("as given")
     plan.network = task.regularised(plan.network, dropout if options.dropout is None else options.dropout)
-    if options.weight_decay is None:
-        plan.weight_decay = 0.1 if passes <= 4 else 0.3
-        plan.reasons["weight_decay"] = (
-            plan.reasons["dropout"]
-            if options.dropout is None
-            else _("the text is passed over {passes:.1f} times").format(passes=passes)
-        )
+    plan.weight_decay = weight_decay if options.weight_decay is None else options.weight_decay
+    plan.reasons["weight_decay"] = why if options.weight_decay is None else _("as given")
 
 
 def _evaluation(plan: Plan, task: Task, options: TrainOptions, seconds: float) -> None:

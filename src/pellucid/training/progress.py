@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -15,24 +14,23 @@ from rich.table import Table
 from rich.text import Text
 
 from pellucid.language import _
+from pellucid.tasks.task import Task
 from pellucid.training.loop import Step
 from pellucid.training.plan import Plan
 from pellucid.training.verdict import Verdict
-
-REPEATED = 0.05  # share of held-out lines that also stand in training, above which a warning is due
 
 
 class Progress:
     """Listens to a run. This one shows nothing: everything is in the journal."""
 
     def reading(self, source: str | None) -> None: ...
-    def recognised(self, what: str, facts: dict[str, Any]) -> None: ...
-    def planned(self, plan: Plan) -> None: ...
-    def started(self, plan: Plan, step: int) -> None: ...
+    def recognised(self, what: str, task: Task) -> None: ...
+    def planned(self, plan: Plan, task: Task) -> None: ...
+    def started(self, plan: Plan, task: Task, step: int) -> None: ...
     def step(self, step: Step, plan: Plan, seconds: float) -> None: ...
-    def evaluated(self, step: int, metrics: dict[str, float], verdict: Verdict) -> None: ...
+    def evaluated(self, step: int, said: str, verdict: Verdict) -> None: ...
     def finished(
-        self, folder: Path, plan: Plan, seconds: float, best_step: int, metrics: dict[str, float], verdict: Verdict
+        self, folder: Path, task: Task, seconds: float, best_step: int, said: str, verdict: Verdict
     ) -> None: ...
     def say(self, text: str) -> None: ...
     def close(self) -> None: ...
@@ -48,39 +46,31 @@ class Terminal(Progress):
         self._verdict = ""  # the last one that was said: said again only when it changes
 
     def reading(self, source: str | None) -> None:
-        self._status = self.console.status(_("reading, and cutting into tokens"))
+        self._status = self.console.status(_("reading"))
         self._status.start()
 
-    def recognised(self, what: str, facts: dict[str, Any]) -> None:
+    def recognised(self, what: str, task: Task) -> None:
         assert self._status is not None
         self._status.update(_("measuring this machine's speed"))
-        self.console.print(f"[bold]{what}[/]")
-        self.console.print(
-            _("{train:,} bytes to train on, {held:,} held out.").format(
-                train=facts["train_bytes"], held=facts["held_out_bytes"]
-            )
-        )
-        self.console.print(facts["held_out"], markup=False)
-        self.console.print(
-            _("{share:.1%} of the held-out lines also stand in the training part.").format(share=facts["repeated"])
-        )
-        if facts["repeated"] > REPEATED:
-            self.say(_("So many repeated lines make the held-out loss look better than it is for new text."))
-        for note in facts["notes"]:
+        self.console.print(what, markup=False, style="bold")
+        for line in task.summary():
+            self.console.print(line, markup=False)
+        for note in task.facts()["notes"]:
             self.say(note)
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: Plan, task: Task) -> None:
         assert self._status is not None
         self._status.stop()
         table = Table(title=_("Plan"), title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(no_wrap=True)
         table.add_column(style="dim", overflow="fold")
-        for name, value, reason in rows(plan):
+        for name, value, reason in rows(plan, task):
             table.add_row(name, value, reason)
         self.console.print(table)
 
-    def started(self, plan: Plan, step: int) -> None:
+    def started(self, plan: Plan, task: Task, step: int) -> None:
+        self._unit = task.unit
         if self.console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
@@ -104,22 +94,19 @@ class Terminal(Progress):
         self._left = (plan.steps - step.number - 1) * a_step
         self._loss = step.loss
         if self._bar:
-            what = _("loss {loss:.3f} · {rate:,.0f} tokens/s · {left} left").format(
-                loss=step.loss, rate=self._rate, left=clock(self._left)
+            what = _("loss {loss:.4g} · {rate:,.0f} {unit}/s · {left} left").format(
+                loss=step.loss, rate=self._rate, unit=self._unit, left=clock(self._left)
             )
             self._bar.update(self._task, completed=step.number + 1, total=plan.steps, what=what)
 
-    def evaluated(self, step: int, metrics: dict[str, float], verdict: Verdict) -> None:
+    def evaluated(self, step: int, said: str, verdict: Verdict) -> None:
         self.console.print(
-            _(
-                "step {step:>5}: {loss}held out {held:.3f} nats a token = {bits:.3f} bits per byte; "
-                "{rate:,.0f} tokens/s, {left} left"
-            ).format(
+            _("step {step:>5}: {loss}held out {said}; {rate:,.0f} {unit}/s, {left} left").format(
                 step=step,
-                loss="" if self._loss is None else _("loss {loss:.3f}, ").format(loss=self._loss),
-                held=metrics["loss"],
-                bits=metrics["bits_per_byte"],
+                loss="" if self._loss is None else _("loss {loss:.4g}, ").format(loss=self._loss),
+                said=said,
                 rate=self._rate,
+                unit=self._unit,
                 left=clock(self._left),
             ),
             markup=False,
@@ -129,20 +116,20 @@ class Terminal(Progress):
             self.console.print(f"  {verdict.sentences[0]}", markup=False, style="cyan")
         self._verdict = verdict.state
 
-    def finished(
-        self, folder: Path, plan: Plan, seconds: float, best_step: int, metrics: dict[str, float], verdict: Verdict
-    ) -> None:
+    def finished(self, folder: Path, task: Task, seconds: float, best_step: int, said: str, verdict: Verdict) -> None:
         self.close()
         self.console.print(
-            _("Trained in {time}. Best model: step {step}, {bits:.3f} bits per byte on all held-out text.").format(
-                time=clock(seconds), step=best_step, bits=metrics["bits_per_byte"]
+            _("Trained in {time}. Best model: step {step}, {said} on {what}.").format(
+                time=clock(seconds), step=best_step, said=said, what=task.judged_on
             ),
             style="bold",
+            markup=False,
+            soft_wrap=True,
         )
         for sentence in verdict.sentences:
             self.console.print(Padding(Text(sentence), (0, 0, 0, 2)))
         self.console.print(_("The model is in {folder}. Try:").format(folder=folder), markup=False)
-        self.console.print(f'pellucid generate {shlex.quote(str(folder))} "..."', markup=False, style="bold")
+        self.console.print(task.next_command(shlex.quote(str(folder))), markup=False, style="bold")
 
     def say(self, text: str) -> None:
         self.console.print(f"• {text}", markup=False, style="yellow")
@@ -155,35 +142,21 @@ class Terminal(Progress):
             self._bar = None
 
 
-def rows(plan: Plan) -> list[tuple[str, str, str]]:
+def rows(plan: Plan, task: Task) -> list[tuple[str, str, str]]:
     """The plan, a line a decision: name, value, reason."""
-    network, why, forecast = plan.network, plan.reasons, plan.forecast
+    why, forecast = plan.reasons, plan.forecast
     lines = [
-        (
-            _("network"),
-            _("layers: {depth}, width: {width}").format(depth=network["n_layers"], width=network["d_model"]),
-            why.get("network", ""),
-        ),
+        *task.rows(plan),
         (_("parameters"), f"{plan.parameters:,}", _("all of them, embedding included (docs/figures.md)")),
-        (_("family"), network["family"], why.get("family", "")),
-        (_("vocabulary"), f"{network['vocab_size']:,}", why.get("vocabulary", "")),
-        (_("heads"), str(network["n_heads"]), why.get("heads", "")),
-        (_("context"), _("{n} tokens").format(n=network["context"]), why.get("context", "")),
         (
             _("batch"),
-            _("{batch} × {accumulation} sequences").format(batch=plan.batch, accumulation=plan.accumulation),
+            f"{plan.batch}" if plan.accumulation == 1 else f"{plan.batch} × {plan.accumulation}",
             why.get("batch", ""),
         ),
         (_("steps"), f"{plan.steps:,}", why.get("steps", "")),
         (_("optimiser"), plan.optimiser, why.get("optimiser", "")),
         (_("learning rate"), f"{plan.learning_rate:g}", why.get("learning_rate", "")),
         (_("schedule"), plan.schedule, schedule_in_words(plan)),
-        (
-            _("dropout"),
-            f"{network['dropout']:g}",
-            why.get("dropout", "")
-            + (_("; on the embedding and both additions of each block") if network["dropout"] else ""),
-        ),
         (_("weight decay"), f"{plan.weight_decay:g}", why.get("weight_decay", "")),
         (_("precision"), plan.precision, why.get("precision", "")),
         (
@@ -194,7 +167,7 @@ def rows(plan: Plan) -> list[tuple[str, str, str]]:
         (
             _("evaluation"),
             _("every {n} steps").format(n=plan.evaluate_every),
-            _("{n:,} held-out tokens each time, all of them at the end").format(n=plan.evaluate_items),
+            _("{n:,} held-out {unit} each time, all of them at the end").format(n=plan.evaluate_items, unit=task.unit),
         ),
     ]
     if forecast:
@@ -213,6 +186,8 @@ def rows(plan: Plan) -> list[tuple[str, str, str]]:
 
 
 def schedule_in_words(plan: Plan) -> str:
+    if plan.schedule == "constant":
+        return _("the same from the first step to the last")
     if plan.schedule == "cosine":
         return _("rises for {warmup:.0%} of the steps, then half a cosine down to a tenth").format(warmup=plan.warmup)
     return _("rises for {warmup:.0%} of the steps, falls to 0 over the last {decay:.0%}").format(

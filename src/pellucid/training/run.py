@@ -22,15 +22,15 @@ from torch import nn
 from pellucid.checkpoints.files import replace_folder
 from pellucid.errors import PellucidError, StoppedError
 from pellucid.language import _
+from pellucid.tasks import recognise, task_named
 from pellucid.tasks.task import Batches, Task
-from pellucid.tasks.text import TextTask
 from pellucid.training import checkpoint, journal, machine
 from pellucid.training.loop import Step, autocast, steps
 from pellucid.training.optimisers import Optimiser
 from pellucid.training.options import TrainOptions
 from pellucid.training.plan import Plan, derive
 from pellucid.training.progress import Progress
-from pellucid.training.verdict import History, Reference, judge
+from pellucid.training.verdict import History, judge
 
 BEHIND = 1.2  # the clock may run this much over the plan before the decay starts early
 
@@ -55,10 +55,11 @@ def start(
     try:
         with _room_for(making_in) as making:
             progress.reading(source)
-            task = TextTask.prepare(source, options, making)
-            progress.recognised(TextTask.recognise(source) or "", task.facts())
+            kind, why = recognise(source, options)
+            task = kind.prepare(source, options, making)
+            progress.recognised(why, task)
             plan = _plan(task, options)
-            progress.planned(plan)
+            progress.planned(plan, task)
             if dry_run:
                 return plan
             plan.save(making / "plan.json")
@@ -69,7 +70,7 @@ def start(
             replace_folder(making, folder)
     finally:
         progress.close()
-    _run(folder, plan, TextTask.restore(folder, plan.facts), progress)
+    _run(folder, plan, kind.restore(folder, plan.facts), progress)
     return plan
 
 
@@ -83,7 +84,7 @@ def resume(out: str, progress: Progress | None = None) -> Plan:
     if not (folder / "plan.json").exists():
         raise PellucidError(_("There is no run here."), out, _("Name the folder that `pellucid train --out` made."))
     plan = Plan.open(folder / "plan.json")
-    _run(folder, plan, TextTask.restore(folder, plan.facts), progress or Progress())
+    _run(folder, plan, task_named(plan.task).restore(folder, plan.facts), progress or Progress())
     return plan
 
 
@@ -148,7 +149,11 @@ def seconds_per_step(task: Task, plan: Plan, least: float = 1.5) -> float:
         now = time.perf_counter()
         times.append(now - started)
         started = now
-        if (len(times) > 3 and sum(times[1:]) > least) or (len(times) > 1 and sum(times) > 8 * least):
+        if (
+            (len(times) > 3 and sum(times[1:]) > least)
+            or (len(times) > 1 and sum(times) > 8 * least)
+            or len(times) > 99
+        ):
             break
     times = sorted(times[1:] or times)
     return times[len(times) // 2]
@@ -242,10 +247,10 @@ class Run:
         path = self.folder / "journal.jsonl"
         self.training = [(event["step"], event["loss"]) for event in journal.read(path, "step")]
         self.validation = [(event["step"], event["loss"]) for event in journal.read(path, "evaluation")]
-        self.reference = Reference(**self.task.baselines())
+        self.reference = self.task.baselines()
         self._last_save = time.monotonic()
         self._recent: deque[float] = deque(maxlen=200)  # seconds of the last steps
-        self.progress.started(self.plan, self.state.step)
+        self.progress.started(self.plan, self.task, self.state.step)
         if self.state.due:
             self.evaluate()
         with interruptible(self.progress) as interrupted:
@@ -346,14 +351,14 @@ class Run:
         self.validation.append((self.state.step, metrics["loss"]))
         verdict = judge(self.reference, self._history(), finished=False)
         self.journal.write("evaluation", step=self.state.step, **metrics, verdict=verdict.state)
-        self.progress.evaluated(self.state.step, metrics, verdict)
+        self.progress.evaluated(self.state.step, self.task.say(metrics), verdict)
 
     def finish(self) -> None:
         """Measure the best model on all held-out data and pronounce the verdict."""
         best = self.task.open_network(self.folder).to(self.plan.device)
         metrics = self._metrics(best, whole=True)
-        self.reference = Reference(**self.task.baselines(thorough=True))
-        history = replace(self._history(), best_bpb=metrics["bits_per_byte"])
+        self.reference = self.task.baselines(thorough=True)
+        history = replace(self._history(), best=next(iter(metrics.values())))
         verdict = judge(self.reference, history, finished=True)
         self.journal.write(
             "finished",
@@ -366,7 +371,9 @@ class Run:
         )
         self.state.done = True
         self.save()
-        self.progress.finished(self.folder, self.plan, self.state.seconds, self.state.best_step, metrics, verdict)
+        self.progress.finished(
+            self.folder, self.task, self.state.seconds, self.state.best_step, self.task.say(metrics), verdict
+        )
 
     def _metrics(self, network: nn.Module, whole: bool) -> dict[str, float]:
         network.eval()
@@ -377,10 +384,12 @@ class Run:
         return bool(self.plan.patience) and self.state.evaluations_since_best >= self.plan.patience
 
     def _history(self) -> History:
-        falls = int(self.plan.steps * (1 - self.plan.decay)) if self.plan.schedule == "stable" else self.plan.steps // 2
+        level = {"stable": 1 - self.plan.decay, "cosine": 0.5, "constant": 1.0}[self.plan.schedule]
+        falls: int | None = int(self.plan.steps * level) if level < 1 else None
         if self.plan.events:
-            falls = min(falls, self.plan.events[0]["step"])
-        return History(self.training, self.validation, self.plan.steps, falls)
+            falls = min(falls or self.plan.steps, self.plan.events[0]["step"])
+        best = self.state.best if math.isfinite(self.state.best) else None
+        return History(self.training, self.validation, self.plan.steps, falls, best)
 
     def _stop_here(self) -> None:
         self.save()

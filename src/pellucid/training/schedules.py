@@ -39,4 +39,9 @@ def cosine(step: int, steps: int, warmup: float, decay: float) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-SCHEDULES = {"stable": stable, "cosine": cosine}
+def constant(step: int, steps: int, warmup: float, decay: float) -> float:
+    """The peak throughout, as the textbooks' gradient descent has it."""
+    return 1.0
+
+
+SCHEDULES = {"stable": stable, "cosine": cosine, "constant": constant}

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pellucid.data.compress import bits_per_byte
 from pellucid.language import _
+from pellucid.tasks.task import Reference
 
 State = Literal[
     "starting",
@@ -24,10 +24,11 @@ State = Literal[
     "memorising",
     "still falling",
     "flat",
+    "learned",
     "diverging",
     "cannot tell",
 ]
-Point = tuple[int, float]  # step, loss in nats a token
+Point = tuple[int, float]  # step, loss
 
 
 class Threshold(NamedTuple):
@@ -56,6 +57,7 @@ THRESHOLDS = {
     ),
     "level_points": Threshold(3, "evaluations at a level learning rate: a line through two fits anything"),
     "worth": Threshold(0.01, "of the loss in a doubling of the steps: less is hardly more than another seed gives"),
+    "solved": Threshold(0.001, "of the loss of the simplest guess: of rows and pictures nothing is left to learn then"),
     "least": Threshold(0.5, "of a doubling's fall is expected of the next at least: gains shrink, as a power law's"),
     "cooled": Threshold(3, "evaluations from the start of the decay on: fewer do not tell whether it helped"),
 }
@@ -66,31 +68,14 @@ def _threshold(name: str) -> float:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """What the loss is compared with; all of it can be computed before the first step."""
-
-    vocab_size: int  # at least 1
-    unigram_nats: float  # a held-out token, by token frequencies in training: see `data.compress`
-    bytes_per_token: float  # of the held-out text, more than 0
-    gzip_bpb: float  # bits per byte of the held-out text, likewise
-    xz_bpb: float
-    xz_given_training_bpb: float | None = None
-    partial: bool = False  # whether the compressors saw only a part of a long text
-
-    def bpb(self, nats: float) -> float:
-        """A loss in nats a token as bits per byte."""
-        return bits_per_byte(nats, self.bytes_per_token)
-
-
-@dataclass(frozen=True)
 class History:
-    """What was measured so far. Losses are nats a token."""
+    """What was measured so far."""
 
     training: Sequence[Point]  # mean over the batch, before the step's update
-    validation: Sequence[Point]  # on held-out text, after that many steps
+    validation: Sequence[Point]  # on held-out data, after that many steps
     planned_steps: int
     decay_start: int | None = None  # first step with a falling learning rate (cosine: half the plan), if it ever falls
-    best_bpb: float | None = None  # bits per byte of the best model on all held-out text, once it has been measured
+    best: float | None = None  # the task's first figure for the best model, once it has been measured
 
 
 @dataclass(frozen=True)
@@ -122,13 +107,15 @@ def _state(seen: _Seen, finished: bool) -> State:
     """The first that applies, the most urgent first."""
     if seen.not_finite or _diverging(seen):
         return "diverging"
+    if finished and seen.solved:
+        return "learned"
     if not finished and seen.last_step <= _threshold("start") * seen.planned_steps:
         return "starting"
-    if _memorising(seen):
+    if not seen.solved and _memorising(seen):
         return "memorising"
     if not seen.losses:
         return "cannot tell" if finished else "starting"
-    if min(seen.losses) > (1 - _threshold("learned")) * seen.reference.unigram_nats:
+    if min(seen.losses) > (1 - _threshold("learned")) * seen.reference.simple:
         return "learned nothing yet"
     if not finished:
         return "normal so far"
@@ -181,6 +168,8 @@ def _headline(state: State, seen: _Seen, finished: bool) -> list[str]:
             return [_("Still falling: train longer."), _promise(seen)]
         case "flat":
             return [_("Flat: more steps alone will hardly help."), _after_flat(seen)]
+        case "learned":
+            return [_learned(seen)]
         case "normal so far":
             return [_("Normal so far.")]
         case "cannot tell":
@@ -188,44 +177,63 @@ def _headline(state: State, seen: _Seen, finished: bool) -> list[str]:
 
 
 def _start(seen: _Seen) -> str:
-    """The first loss against that of guessing evenly among all tokens."""
-    uniform = math.log(seen.reference.vocab_size)
-    first, tolerance = seen.training[0][1] if seen.training else math.nan, _threshold("uniform") * uniform
-    if first > uniform + tolerance:
+    """The first loss against that of guessing evenly."""
+    reference, first = seen.reference, seen.training[0][1] if seen.training else math.nan
+    if reference.even is None:
+        return _("Starting: knowing only {simple} costs {loss:.3g} {unit}.").format(
+            simple=reference.simple_said, loss=reference.simple, unit=reference.unit
+        )
+    tolerance = _threshold("uniform") * reference.even
+    if first > reference.even + tolerance:
         said = _(
-            "Starting far above where it should: the first loss is {first:.2f} nats a token, guessing evenly among "
-            "{vocab:,} tokens costs ln({vocab:,}) = {uniform:.2f}. The first weights are too large, or this model was "
+            "Starting far above where it should: the first loss is {first:.2f} {unit}, guessing evenly among "
+            "{among} costs {formula} = {even:.2f}. The first weights are too large, or this model was "
             "trained on something else."
         )
-    elif first < uniform - tolerance:
+    elif first < reference.even - tolerance:
         said = _(
-            "Starting with knowledge: the first loss is {first:.2f} nats a token, guessing evenly among {vocab:,} "
-            "tokens costs ln({vocab:,}) = {uniform:.2f}. That is right for a model trained before, and only for one."
+            "Starting with knowledge: the first loss is {first:.2f} {unit}, guessing evenly among {among} "
+            "costs {formula} = {even:.2f}. That is right for a model trained before, and only for one."
         )
     elif seen.training:
         said = _(
-            "Starting as it should: the first loss is {first:.2f} nats a token, guessing evenly among {vocab:,} "
-            "tokens costs ln({vocab:,}) = {uniform:.2f}."
+            "Starting as it should: the first loss is {first:.2f} {unit}, guessing evenly among {among} "
+            "costs {formula} = {even:.2f}."
         )
     else:
-        said = _("Starting: guessing evenly among {vocab:,} tokens costs ln({vocab:,}) = {uniform:.2f} nats a token.")
-    return said.format(first=first, vocab=seen.reference.vocab_size, uniform=uniform)
+        said = _("Starting: guessing evenly among {among} costs {formula} = {even:.2f} {unit}.")
+    return said.format(
+        first=first, among=reference.even_among, formula=reference.even_said, even=reference.even, unit=reference.unit
+    )
 
 
 def _diverged(seen: _Seen) -> str:
     if seen.not_finite:
         return _("Diverging: a loss is not a finite number. Train again with a lower learning rate.")
     return _(
-        "Diverging: the training loss is {now:.2f} nats a token and was {lowest:.2f} earlier. "
+        "Diverging: the training loss is {now:.4g} {unit} and was {lowest:.4g} earlier. "
         "Stop, and train again with a lower learning rate, say a third of this one."
-    ).format(now=seen.recent_training, lowest=seen.lowest_training)
+    ).format(now=seen.recent_training, lowest=seen.lowest_training, unit=seen.reference.unit)
+
+
+def _learned(seen: _Seen) -> str:
+    return _("Learned: {loss:.2g} {unit} on unseen data, where knowing only {simple} costs {without:.3g}.").format(
+        loss=seen.best_loss,
+        unit=seen.reference.unit,
+        simple=seen.reference.simple_said,
+        without=seen.reference.simple,
+    )
 
 
 def _learned_nothing(seen: _Seen, finished: bool) -> list[str]:
     said = _(
-        "Learned nothing yet: {loss:.2f} nats a token is no better than knowing how often each token occurs, "
-        "which costs {unigram:.2f}."
-    ).format(loss=min(seen.losses), unigram=seen.reference.unigram_nats)
+        "Learned nothing yet: {loss:.2f} {unit} is no better than knowing only {simple}, which costs {without:.2f}."
+    ).format(
+        loss=min(seen.losses),
+        unit=seen.reference.unit,
+        simple=seen.reference.simple_said,
+        without=seen.reference.simple,
+    )
     if not finished:
         return [said, _("Early in a training that is normal.")]
     return [said, _("Train for more steps; if the loss stood still, try a learning rate three times higher or lower.")]
@@ -233,31 +241,34 @@ def _learned_nothing(seen: _Seen, finished: bool) -> list[str]:
 
 def _by_heart(seen: _Seen) -> list[str]:
     said = _(
-        "Memorising: on unseen text the loss was best at step {step}, {best:.3f} nats a token, and is now {now:.3f}, "
+        "Memorising: on unseen data the loss was best at step {step}, {best:.3f} {unit}, and is now {now:.3f}, "
         "while the training loss went on falling."
-    ).format(step=seen.best_step, best=seen.best_loss, now=seen.validation_loss)
-    cure = _("Stop at step {step}, whose model is kept, or add text, or use more dropout.")
+    ).format(step=seen.best_step, best=seen.best_loss, now=seen.validation_loss, unit=seen.reference.unit)
+    cure = _("Stop at step {step}, whose model is kept, or add data, or use more dropout.")
     return [said, cure.format(step=seen.best_step)]
 
 
 def _promise(seen: _Seen) -> str:
     """What doubling the steps might give: at most what the last doubling at a level learning rate gave."""
-    most = seen.reference.bpb(seen.fall_per_doubling or 0)
-    said = _("Twice the steps might give another {least:.2f} to {most:.2f} bits per byte: a guess from the last slope.")
+    reference, fall = seen.reference, seen.fall_per_doubling or 0
+    ratio, show = reference.figure_per_loss, reference.show
+    if ratio is None:
+        ratio, show = 1.0, lambda loss: f"{loss:.2g} {reference.unit}"
+    said = _("Twice the steps might give another {least} to {most}: a guess from the last slope.")
     if seen.decay_start is not None:
         said = _(
-            "Twice the steps might give another {least:.2f} to {most:.2f} bits per byte: a guess from the slope while "
+            "Twice the steps might give another {least} to {most}: a guess from the slope while "
             "the learning rate was level. The last fall came from its decay and promises nothing."
         )
-    return said.format(least=_threshold("least") * most, most=most)
+    return said.format(least=show(_threshold("least") * fall * ratio), most=show(fall * ratio))
 
 
 def _after_flat(seen: _Seen) -> str:
     if seen.relative_gap is None:
-        return _("Try a larger network or more text.")
+        return _("Try a larger network or more data.")
     if seen.relative_gap > _threshold("gap"):
-        return _("The training text is known far better than unseen text: add text or use more dropout.")
-    return _("Training text and unseen text are known about equally well: try a larger network.")
+        return _("The training data are known far better than unseen data: add data or use more dropout.")
+    return _("Training data and unseen data are known about equally well: try a larger network.")
 
 
 def _too_thin(seen: _Seen) -> str:
@@ -268,40 +279,35 @@ def _too_thin(seen: _Seen) -> str:
 
 
 def _comparison(seen: _Seen) -> list[str]:
-    """Bits per byte of the best model on unseen text against compressors on the same text."""
-    if not seen.validation:
+    """The first figure of the best model on unseen data against what others make of the same data."""
+    reference, best = seen.reference, seen.best
+    if best is None:
         return []
-    reference, bpb = seen.reference, seen.best_bpb
-    rivals = {
-        _("token frequencies"): reference.bpb(reference.unigram_nats),
-        "gzip": reference.gzip_bpb,
-        "xz": reference.xz_bpb,
-        _("xz given the training text"): reference.xz_given_training_bpb,
-    }
-    bits = {name: value for name, value in rivals.items() if value is not None}
-    said = [
-        _("{bpb:.2f} bits per byte on unseen text (step {step}); on the same text: {rivals}.").format(
-            bpb=bpb, step=seen.best_step, rivals=_(", ").join(f"{name} {value:.2f}" for name, value in bits.items())
-        )
-    ]
-    if reference.partial:
-        said.append(_("The text is long: gzip and xz were given only a part of it."))
-    if ahead := [name for name, value in bits.items() if value <= bpb]:
+    said = [_("{best} on unseen data (step {step}).").format(best=reference.show(best), step=seen.best_step)]
+    if reference.rivals:
+        rivals = _(", ").join(f"{rival.name} {reference.show(rival.value)}" for rival in reference.rivals)
+        said = [
+            _("{best} on unseen data (step {step}); on the same data: {rivals}.").format(
+                best=reference.show(best), step=seen.best_step, rivals=rivals
+            )
+        ]
+    said += reference.notes
+    if ahead := [rival.name for rival in reference.rivals if rival.value <= best]:
         return [*said, _("Still ahead of it: {names}.").format(names=_(", ").join(ahead))]
-    return [*said, _("That is better than all of these: it has learned more of this text than a compressor finds.")]
+    return [*said, _("That is better than all of these.")] if reference.rivals else said
 
 
 def _gap(seen: _Seen) -> list[str]:
     if seen.relative_gap is None:
         return []
     numbers = {"validation": seen.validation_loss, "training": seen.recent_training, "gap": seen.relative_gap}
-    said = _("Unseen text {validation:.2f}, training text {training:.2f} nats a token.")
+    said = _("Unseen data {validation:.3g}, training data {training:.3g} {unit}.")
     if seen.relative_gap > _threshold("gap"):
         said = _(
-            "Unseen text {validation:.2f}, training text {training:.2f} nats a token: a gap of {gap:.0%}, much of the "
-            "training text is known by heart."
+            "Unseen data {validation:.3g}, training data {training:.3g} {unit}: a gap of {gap:.0%}, much of the "
+            "training data is known by heart."
         )
-    return [said.format(**numbers)]
+    return [said.format(**numbers, unit=seen.reference.unit)]
 
 
 class _Seen:
@@ -324,7 +330,10 @@ class _Seen:
 
         # With evaluations as good as each other, the first is the best: the later ones brought nothing.
         self.best_step, self.best_loss = min(self.validation, key=lambda point: point[1], default=(0, math.inf))
-        self.best_bpb = reference.bpb(self.best_loss) if history.best_bpb is None else history.best_bpb
+        self.best = history.best
+        if self.best is None and self.validation and reference.figure_per_loss:
+            self.best = self.best_loss * reference.figure_per_loss
+        self.solved = reference.decisive and self.best_loss < _threshold("solved") * reference.simple
         self.validation_loss = self.validation[-1][1] if self.validation else math.inf
         self.recent_training = self.windows[-1] if self.windows else math.inf
         self.lowest_training = min(self.windows, default=math.inf)
@@ -347,7 +356,7 @@ class _Seen:
         return [(step, loss) for step, loss in self.validation if 0 < _threshold("level_from") * end <= step <= end]
 
     def _change(self) -> float:
-        """How much validation losses must differ to be said to differ, in nats a token."""
+        """How much validation losses must differ to be said to differ."""
         least = _threshold("change") * abs(self.best_loss) if self.validation else math.inf
         falling = [(a, b) for (step, a), (_next, b) in pairwise(self.validation) if step < self.best_step]
         rising = [(a, b) for (step, a), (_next, b) in pairwise(self.validation) if step >= self.best_step]
@@ -357,7 +366,7 @@ class _Seen:
         return max(least, _threshold("scatter") * 2 * against / moves)
 
     def _fall_per_doubling(self) -> float | None:
-        """By how many nats a token the level phase lowers the validation loss when its steps double (least squares)."""
+        """By how much the level phase lowers the validation loss when its steps double (least squares)."""
         if len({step for step, _loss in self.level}) < _threshold("level_points"):
             return None
         steps, losses = np.array(self.level).T
@@ -365,28 +374,26 @@ class _Seen:
         return -float(doublings @ losses / (doublings @ doublings))
 
     def _relative_gap(self) -> float | None:
-        if not self.validation or not self.windows or self.validation_loss <= 0:
+        if not self.validation or not self.windows or self.validation_loss <= 0 or self.solved:
             return None
         return (self.validation_loss - self.recent_training) / self.validation_loss
 
     def evidence(self) -> dict[str, float]:
-        """The numbers behind the sentences, losses in nats a token; what cannot be computed is left out."""
+        """The numbers behind the sentences; what cannot be computed is left out."""
         reference = self.reference
         numbers: dict[str, float | None] = {
             "step": self.last_step,
             "planned_steps": self.planned_steps,
-            "uniform_loss": math.log(reference.vocab_size),
-            "unigram_loss": reference.unigram_nats,
+            "even_loss": reference.even,
+            "simple_loss": reference.simple,
             "first_training_loss": self.training[0][1] if self.training else None,
             "training_loss": self.recent_training,
             "lowest_training_loss": self.lowest_training,
             "validation_loss": self.validation_loss,
             "best_validation_loss": self.best_loss,
             "best_step": self.best_step if self.validation else None,
-            "bits_per_byte": self.best_bpb,
-            "gzip_bits_per_byte": reference.gzip_bpb,
-            "xz_bits_per_byte": reference.xz_bpb,
-            "xz_given_training_bits_per_byte": reference.xz_given_training_bpb,
+            reference.figure: self.best,
+            **{rival.key: rival.value for rival in reference.rivals},
             "gap": self.relative_gap,
             "change": self.change,
             "fall_per_doubling": self.fall_per_doubling,
