@@ -1,11 +1,13 @@
 """What all families of Hugging Face's need: configurations read field by field, tensors cut and put together."""
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pellucid.errors import PellucidError
 from pellucid.language import _
@@ -103,3 +105,39 @@ def gather(folder: Path, tensors: dict[str, Tensor], sources: Sources, shape: to
         parts.append(part.t() if sources.transposed else part)
     # a transposed view stays one: turning it would cost time, and a single vector passes it faster as it is
     return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def fill(
+    network: nn.Module,
+    folder: Path,
+    tensors: dict[str, Tensor],
+    sources: Callable[[str], Sources],
+    ignored: str,
+    dtype: torch.dtype,
+) -> None:
+    """Put the tensors of a file into a network made without numbers.
+
+    Args:
+        network: Its parameters are on the meta device.
+        folder: Where the tensors come from, for messages.
+        tensors: All of the file's; those used are taken out.
+        sources: Where the parameter of a name is found.
+        ignored: A pattern of the names that may be left over.
+        dtype: Of the parameters.
+
+    Raises:
+        PellucidError: when a tensor is missing, left over or of another shape.
+    """
+    found = {
+        name: gather(folder, tensors, sources(name), parameter.shape).to(dtype)
+        for name, parameter in network.named_parameters()
+    }
+    for name in tensors:
+        if not re.fullmatch(ignored, name):
+            raise PellucidError(
+                _("The tensor {name} has no place in this model.").format(name=name),
+                str(folder),
+                _("config.json may belong to another model."),
+            )
+    network.load_state_dict(found, strict=False, assign=True)
+    network.requires_grad_()

@@ -145,24 +145,7 @@ class Tokenizer:
         """
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
-        try:
-            backend = tokenizers.Tokenizer.from_str(file.read_text("utf-8"))
-        except FileNotFoundError as error:
-            raise PellucidError(
-                _("There is no tokenizer here."),
-                str(file),
-                _("Name a tokenizer.json, a folder that holds one, or `bytes`."),
-            ) from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise PellucidError(_("The tokenizer cannot be read: {error}").format(error=error), str(file)) from error
-        except Exception as error:  # tokenizers raises bare Exception for any damage
-            if type(error) is not Exception:
-                raise
-            raise PellucidError(
-                _("This is not a tokenizer.json, or it is damaged: {error}").format(error=error),
-                str(file),
-                _("Copy or download it again."),
-            ) from error
+        backend = read_backend(file)
         companions = {
             name: (file.parent / name).read_text("utf-8") for name in _COMPANIONS if (file.parent / name).is_file()
         }
@@ -421,6 +404,32 @@ class TextStream:
             self._strip = False
             return text.removeprefix(" ")
         return text
+
+
+def read_backend(file: Path) -> tokenizers.Tokenizer:
+    """The tokenizer.json `file`, of whatever kind.
+
+    Raises:
+        PellucidError: when there is none, or it is damaged.
+    """
+    try:
+        return tokenizers.Tokenizer.from_str(file.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise PellucidError(
+            _("There is no tokenizer here."),
+            str(file),
+            _("Name a tokenizer.json, a folder that holds one, or `bytes`."),
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise PellucidError(_("The tokenizer cannot be read: {error}").format(error=error), str(file)) from error
+    except Exception as error:  # tokenizers raises bare Exception for any damage
+        if type(error) is not Exception:
+            raise
+        raise PellucidError(
+            _("This is not a tokenizer.json, or it is damaged: {error}").format(error=error),
+            str(file),
+            _("Copy or download it again."),
+        ) from error
 
 
 def show_bytes(text: bytes) -> str:
