@@ -466,6 +466,73 @@ def test_the_main_jobs_own_step(optimiser, precision):
     assert all(torch.equal(p, after[name]) for name, p in net.named_parameters())
 
 
+KINDS = [
+    {"optimiser": "sgd"},
+    {"optimiser": "sgd", "momentum": 0.9, "nesterov": True},
+    {"optimiser": "rmsprop"},
+    {"optimiser": "rmsprop", "momentum": 0.9},
+    {"optimiser": "adam"},
+    {"optimiser": "adamw"},
+    {"optimiser": "muon"},
+]
+
+
+@pytest.mark.parametrize("warm", [0, 2], ids=["first", "third"])
+@pytest.mark.parametrize("penalties", [{}, {"l1": 0.1}, {"l2": 0.2}, {"l1": 0.1, "l2": 0.2}], ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_plans_optimiser_tells_its_penalties_apart(kind, penalties, warm):
+    settings = {"learning_rate": 0.01, "embedding_rate": 0.01, "weight_decay": 0.1, "momentum": 0.0, "nesterov": False}
+    plan = SimpleNamespace(**{**settings, "l1": 0.0, "l2": 0.0, **kind, **penalties})
+    torch.manual_seed(0)
+    net = nn.Module()
+    net.first, net.blocks = nn.Linear(30, 40), nn.ModuleList([nn.Linear(40, 40)])
+    optimiser, x = Optimiser(net, plan), torch.randn(6, 30)
+
+    def backward():
+        optimiser.zero_grad()
+        net.blocks[0](torch.tanh(net.first(x))).square().sum().backward()
+
+    for _ in range(warm):
+        backward()
+        optimiser.step(1.0)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    forecast = pl.step_memory(net, optimiser).bytes
+    with pl.record(net) as trace:
+        backward()
+        gradients = {name: p.grad.clone() for name, p in net.named_parameters()}
+        kept = trace.tape.kept_bytes
+        optimiser.step(0.5)
+        used = trace.tape.kept_bytes - kept
+    assert used <= forecast <= 3.2 * used
+    for path, parameter in net.named_parameters():
+        for index in drawn(parameter.shape, 3):
+            answer = trace.why(f"{path}:updated{list(index)}")
+            assert (answer.kind, answer.value) == ("sum", parameter[index].item())
+            terms = {term.source: term for term in answer.terms}
+            assert terms["before the step"].value == before[path][index].item()
+            by_number = not (kind["optimiser"] == "muon" and path == "blocks.0.weight")
+            decayed = kind["optimiser"] == "adamw" or not by_number
+            assert ("weight decay" in terms) == (decayed and parameter.ndim == 2)
+            if warm and by_number:
+                assert ("momentum" in terms) == (bool(kind.get("momentum")) or kind["optimiser"][0] in "am")
+            for name, rate, push in (("l1", 0.1, before[path][index].sign()), ("l2", 0.2, before[path][index])):
+                label = name.upper()
+                assert (label in terms) == (name in penalties and by_number and parameter.ndim == 2)
+                if label in terms:
+                    ratio = terms[label].coefficient / terms["gradient"].coefficient
+                    assert terms[label].value == push.item()
+                    assert ratio == pytest.approx(rate, rel=1e-4)
+                    assert any(f"{name} = {rate}" in note for note in answer.notes)
+            if by_number:
+                assert terms["gradient"].value == gradients[path][index].item()
+                assert terms["gradient"].why().terms[0].source.startswith("example ")
+            for term in answer.terms:
+                opened = term.why()
+                assert opened.value == term.value
+                assert opened.kind == ("decision" if term.source == "L1" else opened.kind)
+                assert opened.kind in ("sum", "leaf", "decision")
+
+
 def test_recording_changes_nothing():
     recorded, _, _, with_tape = main_step("adamw", "bf16")
     plain, _, _, without = main_step("adamw", "bf16")

@@ -62,7 +62,8 @@ def updated(trace: Trace, number: Numbers, convention: str = "values") -> Answer
             trace, number, lambda call: call.time >= scope.start and _number_by_number(call), convention
         )
         parts = [_Part(Numbers(place, time), weight) for place, time, weight in ends]
-        terms = [term for part in parts for term in _terms(trace, part, number, scope, start, gradient, convention)]
+        step = _Step(scope, start, gradient, settings)
+        terms = [term for part in parts for term in _terms(trace, part, number, step, convention)]
         value = tape.read(number.place, number.time).item()
     except Unexplained:
         return None
@@ -92,6 +93,16 @@ def updated(trace: Trace, number: Numbers, convention: str = "values") -> Answer
 class _Part:
     number: Numbers
     weight: float
+
+
+@dataclass(frozen=True)
+class _Step:
+    """An optimiser's step of one parameter."""
+
+    scope: Scope
+    start: int  # time
+    gradient: Place
+    settings: dict[str, Any]
 
 
 def _unfolded(
@@ -144,9 +155,7 @@ def _number_by_number(call: Call) -> bool:
     return plain or facts(call.op).pointwise
 
 
-def _terms(
-    trace: Trace, part: _Part, number: Numbers, scope: Scope, start: int, gradient: Place, convention: str
-) -> list[Term]:
+def _terms(trace: Trace, part: _Part, number: Numbers, step: _Step, convention: str) -> list[Term]:
     tape, at = trace.tape, part.number
     value = tape.read(at.place, at.time).item()
     address = trace.addresses.name(at)
@@ -158,16 +167,22 @@ def _terms(
         )  # fmt: skip
 
     found = tape.writer(at.place, at.time)
-    inside = found is not None and found[0].time >= start
+    inside = found is not None and found[0].time >= step.start
     if at.place == number.place and not inside:
-        return [term(_("before the step"), 1.0), term(_("weight decay"), part.weight - 1.0)]
-    if at.place.storage == gradient.storage:
+        lost, settings = part.weight - 1.0, step.settings
+        decay = lost
+        if settings.get("l2") and step.scope.kind != "Muon":  # whose gradients go through the orthogonalisation
+            decay = -settings["lr"] * settings["weight_decay"]
+        return [term(_("before the step"), 1.0), term(_("weight decay"), decay), term("L2", lost - decay)]
+    if at.place.storage == step.gradient.storage:
         return [term(_("gradient"), part.weight)]
+    if inside and found is not None and found[0].name == "_foreach_sign":
+        return [term("L1", part.weight)]
     known = tape.name_of(at.place)
-    if known is not None and known[0].startswith(scope.path):
+    if known is not None and known[0].startswith(step.scope.path):
         what = known[0].rpartition(".")[2]
         return [term(STATES.get(what, what), part.weight)]
-    if scope.kind == "Muon" and inside:
+    if step.scope.kind == "Muon" and inside:
         return [term(_("orthogonalised momentum"), part.weight)]
     return [term(trace.addresses.source(at), part.weight)]
 

@@ -86,12 +86,15 @@ def _bytes(optimiser: torch.optim.Optimizer, group: dict[str, Any], parameter: T
         states = STATES.get(kind, 0) + sum(bool(group.get(name)) for name in ("momentum", "centered", "amsgrad"))
     made = 0 if known else states
     changes = sum(bool(group.get(name)) for name in ("weight_decay", "maximize", "nesterov", "centered"))
+    copies = 1 + sum(bool(group.get(name)) for name in ("l1", "l2"))  # penalties are added to the gradient
+    made += bool(group.get("l1"))
     if kind == "Muon":
-        return 3 * whole, (made + MUON) * whole
+        return (2 + copies) * whole, (made + MUON) * whole
     if fused:  # parameter and state are overwritten once each
-        return (1 + states) * whole + 64, made * whole
+        return (states + copies) * whole + 64, made * whole
     divided = kind != "SGD"  # by a square root, made in several steps
-    return (1 + 2 * states + changes + 3 * divided) * whole + 64, (made + changes + 2 * divided) * whole + 64
+    copies += 2 * states + changes + 3 * divided
+    return copies * whole + 64, (made + changes + 2 * divided) * whole + 64
 
 
 class Watcher(Protocol):
