@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from pellucid import PellucidError
 from pellucid.checkpoints.files import read_file, write_tensors
 from pellucid.networks.decoder import Decoder, decoder_config
 from pellucid.training.optimisers import Muon, Optimiser, block_matrices, orthogonalise
+from pellucid.training.options import TrainOptions
 
 KINDS = [
     {"optimiser": "sgd"},
@@ -193,3 +195,19 @@ def test_the_factor_scales_the_peak_rates():
     optimiser = Optimiser(Net(), plan())
     optimiser.step(0.25)
     assert [part.param_groups[0]["lr"] for part in optimiser.parts] == [0.005, 0.00125]
+
+
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [
+        ({"momentum": 0.9}, "--momentum"),
+        ({"momentum": 0.9, "optimiser": "adam"}, "--momentum"),
+        ({"nesterov": True, "optimiser": "sgd"}, "--nesterov"),
+        ({"nesterov": True, "momentum": 0.9, "optimiser": "rmsprop"}, "--nesterov"),
+    ],
+    ids=str,
+)
+def test_a_momentum_that_nothing_would_use_is_refused(given, option):
+    with pytest.raises(PellucidError, match=option):
+        TrainOptions(**given)
+    assert TrainOptions(optimiser="sgd", momentum=0.9, nesterov=True).nesterov

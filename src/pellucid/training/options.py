@@ -143,6 +143,14 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise _refuse(name, value, _("It must be at least 0 and less than 1."))
+        if self.momentum and self.optimiser not in ("sgd", "rmsprop"):
+            raise _refuse("momentum", self.momentum, _("Only --optimiser sgd and rmsprop let it be set."))
+        if self.nesterov and not (self.momentum and self.optimiser == "sgd"):
+            raise PellucidError(
+                _("Nesterov's momentum is a kind of momentum of SGD, and there is none."),
+                "--nesterov",
+                _("Say --optimiser sgd and a --momentum, such as 0.9, too."),
+            )
         if self.seed >= 2**63:
             raise _refuse("seed", self.seed, _("It must be less than 2**63."))
         if self.size is not None:
