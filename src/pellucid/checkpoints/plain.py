@@ -61,7 +61,7 @@ def open_plain(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def is_plain(content: dict[str, Any]) -> bool:
     """Whether a `config.json` is of a kind that `open_plain` opens."""
-    return content.get("model_type") in KINDS
+    return str(content.get("model_type")) in KINDS
 
 
 def _build(content: dict[str, Any], folder: Path) -> nn.Module:
@@ -70,7 +70,7 @@ def _build(content: dict[str, Any], folder: Path) -> nn.Module:
     kind = settings.pop("model_type", None)
     scaling = settings.pop("scaling", {})
     settings.pop("pellucid", None)
-    if kind not in KINDS:
+    if not is_plain(content):
         raise PellucidError(
             _("There is no kind of network {name!r}.").format(name=kind),
             str(folder / "config.json"),
@@ -83,7 +83,7 @@ def _build(content: dict[str, Any], folder: Path) -> nn.Module:
         with torch.device("meta"):
             scalings = {name: Scaling(torch.zeros(n), torch.ones(n)) for name, n in scaling.items()}
         return Scaled(made, **scalings) if scalings else made
-    except (TypeError, ValueError) as error:  # a setting is unknown, missing, or of another type
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # a setting is unknown, or no number
         raise PellucidError(
             _("{name} is damaged: {why}.").format(name="config.json", why=error),
             str(folder / "config.json"),

@@ -198,6 +198,7 @@ def _piece(kind: str, settings: list[str], shape: tuple[int, ...], followed_by: 
         return Piece(kind, shape, shape, p=p)
     if kind == "dense":
         _expect(len(given) == 1 and not named and len(shape) == 1)
+        _expect(int(given[0]) > 0)
         return Piece(kind, shape, (int(given[0]),), bias=bias, followed_by=followed_by)
     _expect(len(shape) == 3)
     if kind == "average" and given == ["all"]:
@@ -207,7 +208,7 @@ def _piece(kind: str, settings: list[str], shape: tuple[int, ...], followed_by: 
     _expect(kind in ("conv", "residual", "max", "average"))
     _expect(named.keys() <= set(known.get(kind, ("stride", "padding"))))
     *channels, size = map(int, given if kind != "residual" else [*given, "3"])
-    _expect(len(channels) == (kind in ("conv", "residual")) and size > 0)
+    _expect(len(channels) == (kind in ("conv", "residual")) and min([*channels, size]) > 0)
     stride = int(named.get("stride", size if kind in ("max", "average") else 1))
     padding = int(named.get("padding", kind == "residual"))
     _expect(stride > 0 and padding >= 0 and (kind == "conv" or padding <= size // 2))

@@ -163,7 +163,7 @@ def in_units(network: Dense, inputs: Scaling | None = None, outputs: Scaling | N
     biases = list(config.biases)
     biases[0] |= inputs is not None
     biases[-1] |= outputs is not None
-    made = Dense(replace(config, bias=tuple(biases)))
+    made = Dense(replace(config, bias=tuple(biases))).to(network.layers[0].linear.weight.dtype).train(network.training)
     made.load_state_dict(network.state_dict(), strict=False)  # a bias that is new keeps the zeros set next
     for had, layer in zip(config.biases, made.layers, strict=True):
         if not had and layer.linear.bias is not None:
@@ -210,7 +210,7 @@ def _check(config: DenseConfig) -> None:
             "bias",
             _("Give one for all, or one for each layer with the output layer last."),
         )
-    for name in config.activations:
+    for name in (*config.activations, *([config.activation] if isinstance(config.activation, str) else [])):
         check_activation(name)
     if config.norm is not None and config.norm not in NORMS:
         raise PellucidError(
