@@ -8,7 +8,6 @@ centre and size, which unlike four distances reach a box so thin that it holds n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,20 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pellucid.networks.detection import cell_centres
+from pellucid.networks.initialisation import initialise
+
 PRIOR = 0.01  # every cell's first probability of each class: most cells hold nothing (Lin et al. 2017, section 3.3)
-ALPHA, GAMMA = 0.25, 2.0  # of the focal loss (the same, section 5.1)
-RADIUS = 1.0  # in cells: a cell whose centre is this near a box's centre, along both axes, answers for it
-OVERLAP = 0.6  # two boxes that share more than this (intersection over union) are one thing
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """The shape of a detector. Each stage halves the picture; the grid is that of the stage `grid`."""
+    """The shape of a detector; a list of channels, as JSON has it, becomes a tuple. Each stage halves the picture."""
 
     n_classes: int
     channels: tuple[int, ...] = (16, 32, 64, 96)  # of each stage
-    grid: int = 2  # a stage: 0 is 2 pixels a cell, 1 is 4, 2 is 8
-    d_head: int = 64  # channels of the top-down path and of the head
+    grid: int = 2  # the stage whose cells answer: 0 has 2 pixels a cell, 1 has 4, 2 has 8
+    d_head: int = 64  # channels of the top-down path and of the heads
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))
 
     @property
     def stride(self) -> int:
@@ -46,17 +48,24 @@ class Detector(nn.Module):
     """Pictures (batch, 3, height, width) from 0 to 1 → logits (batch, n_classes, rows, columns) and boxes.
 
     The boxes are (batch, 4, rows, columns): centre x, centre y, width, height, all in pixels.
+
+    Args:
+        config: The shape.
+        seed: Of the initialisation; None leaves the parameters on the meta device, for who loads them from a file.
     """
 
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: DetectorConfig, seed: int | None = 0) -> None:
         super().__init__()
         self.config = config
-        wide = (3, *config.channels)
-        self.stages = nn.ModuleList(Stage(before, after) for before, after in pairwise(wide))
-        self.laterals = nn.ModuleList(nn.Conv2d(n, config.d_head, 1) for n in config.channels[config.grid :])
-        self.classes = head(config.d_head, config.n_classes)
-        self.boxes = head(config.d_head, 4)
-        nn.init.constant_(self.classes[-1].bias, -math.log(1 / PRIOR - 1))  # type: ignore[arg-type]
+        device = torch.get_default_device()
+        with torch.device("meta"):  # spares torch's own initialisation, and the global generator
+            self.stages = nn.ModuleList(Stage(before, after) for before, after in pairwise((3, *config.channels)))
+            self.laterals = nn.ModuleList(nn.Conv2d(n, config.d_head, 1) for n in config.channels[config.grid :])
+            self.classes = Head(config.d_head, config.n_classes)
+            self.boxes = Head(config.d_head, 4)
+        if seed is not None and device.type != "meta":
+            self.to_empty(device=device)
+            self.initialise(seed)
 
     def forward(self, pictures_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         x, seen = pictures_B3HW, []
@@ -69,12 +78,25 @@ class Detector(nn.Module):
         return self.classes(top_BDRC), self._in_pixels(self.boxes(top_BDRC))
 
     def _in_pixels(self, raw_B4RC: Tensor) -> Tensor:
-        """Offsets from the cell's centre in cells, and logarithms of width and height in cells."""
+        """From offsets from the cell's centre, in cells, and logarithms of width and height in cells."""
         stride, (rows, columns) = self.config.stride, raw_B4RC.shape[-2:]
         offset_B2RC, size_B2RC = raw_B4RC.split(2, dim=1)
         centre_2RC = cell_centres(rows, columns, stride).to(raw_B4RC)
         # at most e⁶ cells wide: one wild step must not overflow
         return torch.cat([centre_2RC + stride * offset_B2RC, stride * size_B2RC.clamp(max=6).exp()], dim=1)
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Draw all parameters anew, from a generator of its own; no cell finds anything at first."""
+        generator = torch.Generator(next(self.parameters()).device).manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                initialise(module.weight, module.bias, "default", "relu", generator)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+        for head in (self.classes, self.boxes):
+            head.last.weight.normal_(std=0.01, generator=generator)
+        self.classes.last.bias.fill_(-math.log(1 / PRIOR - 1))  # type: ignore[union-attr]
 
 
 class Stage(nn.Module):
@@ -82,165 +104,29 @@ class Stage(nn.Module):
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.halve = conv_norm(before, after, stride=2)
-        self.first = conv_norm(after, after)
-        self.second = conv_norm(after, after)
+        self.halve = ConvNorm(before, after, stride=2)
+        self.first = ConvNorm(after, after)
+        self.second = ConvNorm(after, after)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.halve(x))
         return F.relu(x + self.second(F.relu(self.first(x))))
 
 
-def conv_norm(before: int, after: int, stride: int = 1) -> nn.Sequential:
-    """A 3×3 convolution and batch norm (Ioffe & Szegedy 2015), whose shift is the bias."""
-    return nn.Sequential(nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(after))
+class Head(nn.Module):
+    """A hidden layer of each cell and its neighbours, and what they say."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.hidden = ConvNorm(width, width)
+        self.last = nn.Conv2d(width, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.relu(self.hidden(x)))
 
 
-def head(width: int, outputs: int) -> nn.Sequential:
-    last = nn.Conv2d(width, outputs, 3, padding=1)
-    nn.init.normal_(last.weight, std=0.01)
-    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-    return nn.Sequential(conv_norm(width, width), nn.ReLU(), last)
+class ConvNorm(nn.Sequential):
+    """A 3x3 convolution and batch norm (Ioffe & Szegedy 2015), whose shift is the bias."""
 
-
-def cell_centres(rows: int, columns: int, stride: int) -> Tensor:
-    """x and y of every cell's centre in pixels, (2, rows, columns)."""
-    y_R, x_C = (stride * (torch.arange(n) + 0.5) for n in (rows, columns))
-    return torch.stack(torch.meshgrid(x_C, y_R, indexing="xy"))
-
-
-# ---- the loss
-
-
-def detection_loss(
-    logits_BKRC: Tensor, boxes_B4RC: Tensor, truth: Sequence[tuple[Tensor, Tensor]], stride: int
-) -> tuple[Tensor, int]:
-    """The sum of the focal loss over all cells and classes, and of 1 − GIoU over the cells that answer for a box.
-
-    Args:
-        truth: for each picture its boxes (n, 4) left, top, right, bottom in pixels, and their classes (n,).
-
-    Returns:
-        The sum, and how many cells answer for a box: what FCOS divides by.
-    """
-    rows, columns = logits_BKRC.shape[-2:]
-    owners, offset = [], 0
-    for boxes_N4, _classes_N in truth:
-        owner_RC = assign(boxes_N4, rows, columns, stride)
-        owners.append(torch.where(owner_RC >= 0, owner_RC + offset, -1))
-        offset += len(boxes_N4)
-    owner_BRC = torch.stack(owners)
-    boxes_N4, classes_N = (torch.cat([picture[part] for picture in truth]) for part in (0, 1))
-    batch, row, column = torch.nonzero(owner_BRC >= 0, as_tuple=True)
-    owner_P = owner_BRC[batch, row, column]
-    wanted_BKRC = torch.zeros_like(logits_BKRC)
-    wanted_BKRC[batch, classes_N[owner_P], row, column] = 1
-    found_P4 = corners(boxes_B4RC.movedim(1, -1)[batch, row, column])
-    loss = focal_loss(logits_BKRC, wanted_BKRC).sum() + (1 - giou(found_P4, boxes_N4[owner_P])).sum()
-    return loss, len(owner_P)
-
-
-def assign(boxes_N4: Tensor, rows: int, columns: int, stride: int) -> Tensor:
-    """Which box each cell answers for, (rows, columns); −1 for none.
-
-    A cell answers for the smallest of the boxes whose centre is within `RADIUS` cells of its own, along both axes, and
-    which hold its centre. The cell that holds a box's centre always answers for it, unless a smaller box takes it.
-    """
-    owner_RC = torch.full((rows, columns), -1)
-    if not len(boxes_N4):
-        return owner_RC
-    centre_2RC = cell_centres(rows, columns, stride).to(boxes_N4)
-    x_RC1, y_RC1 = centre_2RC[:, :, :, None]
-    left_N, top_N, right_N, bottom_N = boxes_N4.unbind(1)
-    middle_x_N, middle_y_N = (left_N + right_N) / 2, (top_N + bottom_N) / 2
-    far_RCN = torch.maximum((x_RC1 - middle_x_N).abs(), (y_RC1 - middle_y_N).abs())
-    inside_RCN = (x_RC1 > left_N) & (x_RC1 < right_N) & (y_RC1 > top_N) & (y_RC1 < bottom_N)
-    answers_RCN = inside_RCN & (far_RCN < RADIUS * stride)
-    row_N, column_N = (
-        (middle / stride).long().clamp(0, n - 1) for middle, n in ((middle_y_N, rows), (middle_x_N, columns))
-    )
-    answers_RCN[row_N, column_N, torch.arange(len(boxes_N4))] = True
-    area_N = (right_N - left_N) * (bottom_N - top_N)
-    smallest_RC, owner_RC = torch.where(answers_RCN, area_N, torch.inf).min(dim=-1)
-    return torch.where(smallest_RC.isfinite(), owner_RC, -1)
-
-
-def focal_loss(logits: Tensor, wanted: Tensor) -> Tensor:
-    """−α (1−p)^γ ln p where 1 is wanted, −(1−α) p^γ ln(1−p) where 0 is: equation 5 of Lin et al. 2017, 1708.02002."""
-    p = torch.sigmoid(logits)
-    miss = wanted * (1 - p) + (1 - wanted) * p
-    alpha = wanted * ALPHA + (1 - wanted) * (1 - ALPHA)
-    return alpha * miss**GAMMA * F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-
-
-def giou(a_N4: Tensor, b_N4: Tensor) -> Tensor:
-    """Generalised intersection over union, −1 to 1, of boxes by their corners: Rezatofighi et al. 2019, algorithm 1."""
-    shared_N = (torch.minimum(a_N4[:, 2:], b_N4[:, 2:]) - torch.maximum(a_N4[:, :2], b_N4[:, :2])).clamp(min=0).prod(1)
-    around_N = (torch.maximum(a_N4[:, 2:], b_N4[:, 2:]) - torch.minimum(a_N4[:, :2], b_N4[:, :2])).prod(1)
-    union_N = area(a_N4) + area(b_N4) - shared_N
-    return shared_N / union_N - (around_N - union_N) / around_N
-
-
-# ---- from the network's answer to boxes
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What was found on one picture, the most certain first."""
-
-    boxes: Tensor  # (n, 4) left, top, right, bottom in pixels
-    classes: Tensor  # (n,)
-    scores: Tensor  # (n,) the class's own probability: sigmoid of its logit
-    cells: Tensor  # (n, 2) row and column of the cell that found it: logits[class, row, column] is the logit
-
-
-def detect(
-    logits_KRC: Tensor, boxes_4RC: Tensor, size: tuple[int, int], least: float = 0.05, most: int = 100
-) -> Detections:
-    """The boxes of one picture: each cell's best class, where it scores ``least``; then non-maximum suppression.
-
-    Args:
-        size: Height and width of the picture, at which boxes are cut off.
-        most: Boxes, the most certain ones.
-    """
-    height, width = size
-    scores_RC, classes_RC = torch.sigmoid(logits_KRC).max(dim=0)
-    cells_N2 = torch.nonzero(scores_RC >= least)
-    row, column = cells_N2.unbind(1)
-    boxes_N4 = corners(boxes_4RC[:, row, column].T).clamp(min=0).minimum(boxes_4RC.new_tensor([width, height] * 2))
-    kept = suppress(boxes_N4, scores_RC[row, column])[:most]
-    return Detections(boxes_N4[kept], classes_RC[row, column][kept], scores_RC[row, column][kept], cells_N2[kept])
-
-
-def suppress(boxes_N4: Tensor, scores_N: Tensor, overlap: float = OVERLAP) -> Tensor:
-    """Non-maximum suppression: the indices of the boxes kept, the most certain first.
-
-    The most certain box is kept and those that share more than ``overlap`` with it go, whatever their class; so on with
-    what is left.
-    """
-    order_N = scores_N.argsort(descending=True, stable=True)
-    near_NN = (iou(boxes_N4[order_N], boxes_N4[order_N]) > overlap).triu(1)
-    kept_N = torch.ones(len(order_N), dtype=torch.bool, device=boxes_N4.device)
-    for place in range(len(order_N)):
-        if kept_N[place]:
-            kept_N &= ~near_NN[place]
-    return order_N[kept_N]
-
-
-def iou(a_N4: Tensor, b_M4: Tensor) -> Tensor:
-    """Intersection over union of every box with every other, (n, m)."""
-    a_N14 = a_N4[:, None]
-    shared_NM = (
-        (torch.minimum(a_N14[..., 2:], b_M4[:, 2:]) - torch.maximum(a_N14[..., :2], b_M4[:, :2])).clamp(min=0).prod(-1)
-    )
-    return shared_NM / (area(a_N4)[:, None] + area(b_M4) - shared_NM)
-
-
-def area(boxes_N4: Tensor) -> Tensor:
-    return (boxes_N4[:, 2:] - boxes_N4[:, :2]).prod(1)
-
-
-def corners(boxes_N4: Tensor) -> Tensor:
-    """Centre x, centre y, width, height → left, top, right, bottom."""
-    centre_N2, size_N2 = boxes_N4.split(2, dim=-1)
-    return torch.cat([centre_N2 - size_N2 / 2, centre_N2 + size_N2 / 2], dim=-1)
+    def __init__(self, before: int, after: int, stride: int = 1) -> None:
+        super().__init__(nn.Conv2d(before, after, 3, stride, padding=1, bias=False), nn.BatchNorm2d(after))
