@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # in the order in which they are asked whether a source is theirs
 TASKS = {
+    "table": "pellucid.tasks.table:TableTask",
     "text": "pellucid.tasks.text:TextTask",
 }
 

@@ -65,6 +65,7 @@ class Reference:
     even_among: str = ""  # "4,096 tokens"
     figure_per_loss: float | None = None  # how much a loss of 1 is in the first figure, where they are proportional
     notes: tuple[str, ...] = ()  # said after the comparison
+    data: str = ""  # what the held-out losses are of; "": unseen data
     decisive: bool = False  # whether nothing more can be learned once the loss is next to nothing (of rows, not text)
 
 

@@ -64,7 +64,6 @@ class Plan:
     nesterov: bool = False
     l1: float = 0.0
     l2: float = 0.0
-    settings: dict[str, Any] = field(default_factory=dict)  # of the task: its loss, its class weights
     facts: dict[str, Any] = field(default_factory=dict)  # of the data
     forecast: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)

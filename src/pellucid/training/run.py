@@ -182,7 +182,7 @@ class State:
     position: dict[str, Any] = field(default_factory=dict)  # of the data
     journal: int = 0  # offset in bytes
     seconds: float = 0.0  # spent on training steps
-    best: float = math.inf  # lowest first metric on held-out data
+    best: list[float] = field(default_factory=lambda: [math.inf])  # the figures on held-out data, the first decides
     best_step: int = 0
     evaluations_since_best: int = 0
     due: bool = False  # saved before an evaluation that is not in the journal yet
@@ -341,9 +341,9 @@ class Run:
     def evaluate(self) -> None:
         """Measure on held-out data; keep the model if it is the best so far; say what the loss means."""
         metrics = self._metrics(self.network, whole=False)
-        first = next(iter(metrics.values()))
-        if first < self.state.best:
-            self.state.best, self.state.best_step, self.state.evaluations_since_best = first, self.state.step, 0
+        figures = list(metrics.values())
+        if figures < self.state.best:
+            self.state.best, self.state.best_step, self.state.evaluations_since_best = figures, self.state.step, 0
             self.task.save_network(self.network, self.folder)
         else:
             self.state.evaluations_since_best += 1
@@ -388,7 +388,7 @@ class Run:
         falls: int | None = int(self.plan.steps * level) if level < 1 else None
         if self.plan.events:
             falls = min(falls or self.plan.steps, self.plan.events[0]["step"])
-        best = self.state.best if math.isfinite(self.state.best) else None
+        best = self.state.best[0] if math.isfinite(self.state.best[0]) else None
         return History(self.training, self.validation, self.plan.steps, falls, best)
 
     def _stop_here(self) -> None:

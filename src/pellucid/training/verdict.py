@@ -217,7 +217,8 @@ def _diverged(seen: _Seen) -> str:
 
 
 def _learned(seen: _Seen) -> str:
-    return _("Learned: {loss:.2g} {unit} on unseen data, where knowing only {simple} costs {without:.3g}.").format(
+    return _("Learned: {loss:.2g} {unit} on {data}, where knowing only {simple} costs {without:.3g}.").format(
+        data=seen.data,
         loss=seen.best_loss,
         unit=seen.reference.unit,
         simple=seen.reference.simple_said,
@@ -283,15 +284,17 @@ def _comparison(seen: _Seen) -> list[str]:
     reference, best = seen.reference, seen.best
     if best is None:
         return []
-    said = [_("{best} on unseen data (step {step}).").format(best=reference.show(best), step=seen.best_step)]
+    said = [_("{best} on {data} (step {step}).").format(best=reference.show(best), data=seen.data, step=seen.best_step)]
     if reference.rivals:
         rivals = _(", ").join(f"{rival.name} {reference.show(rival.value)}" for rival in reference.rivals)
         said = [
-            _("{best} on unseen data (step {step}); on the same data: {rivals}.").format(
-                best=reference.show(best), step=seen.best_step, rivals=rivals
+            _("{best} on {data} (step {step}); there: {rivals}.").format(
+                best=reference.show(best), data=seen.data, step=seen.best_step, rivals=rivals
             )
         ]
     said += reference.notes
+    if seen.solved:
+        return said
     if ahead := [rival.name for rival in reference.rivals if rival.value <= best]:
         return [*said, _("Still ahead of it: {names}.").format(names=_(", ").join(ahead))]
     return [*said, _("That is better than all of these.")] if reference.rivals else said
@@ -330,6 +333,7 @@ class _Seen:
 
         # With evaluations as good as each other, the first is the best: the later ones brought nothing.
         self.best_step, self.best_loss = min(self.validation, key=lambda point: point[1], default=(0, math.inf))
+        self.data = reference.data or _("unseen data")
         self.best = history.best
         if self.best is None and self.validation and reference.figure_per_loss:
             self.best = self.best_loss * reference.figure_per_loss
@@ -375,6 +379,8 @@ class _Seen:
 
     def _relative_gap(self) -> float | None:
         if not self.validation or not self.windows or self.validation_loss <= 0 or self.solved:
+            return None
+        if self.reference.data:  # the same data twice
             return None
         return (self.validation_loss - self.recent_training) / self.validation_loss
 

@@ -1,0 +1,541 @@
+"""Tables: learn to predict one column, a number or a category, from the others."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pellucid.anatomy import counts, families
+from pellucid.anatomy.memory import PROCESS
+from pellucid.checkpoints.files import read_file, read_json, write_tensors
+from pellucid.checkpoints.plain import open_plain, save_plain
+from pellucid.data import splits, tables
+from pellucid.data.encoding import Encoding, fit
+from pellucid.data.shuffled import Shuffled
+from pellucid.errors import PellucidError
+from pellucid.language import _
+from pellucid.networks.dense import Dense, DenseConfig
+from pellucid.networks.losses import LOSSES, count
+from pellucid.networks.scaling import Scaled, Scaling
+from pellucid.tasks import scores
+from pellucid.tasks.task import Design, Prediction, Recipe, Reference, Rival
+
+if TYPE_CHECKING:
+    from pellucid.training.options import TrainOptions
+    from pellucid.training.plan import Plan
+
+PARTS = ("train", "validation", "test")
+NUMBERS = ("squared_error", "absolute")  # losses for numbers; the others are for classes
+TWO_CLASSES = {"binary_cross_entropy": (0.0, 1.0), "hinge": (-1.0, 1.0), "perceptron": (-1.0, 1.0)}  # their targets
+ENOUGH = 3000  # steps that bring small networks to their best, whatever the number of rows
+
+
+class TableTask:
+    """Rows in three parts, encoded; the network learns on scaled numbers and speaks in the user's units."""
+
+    name: ClassVar[str] = "table"
+    options: ClassVar[frozenset[str]] = frozenset(
+        {"target", "columns", "validation", "test", "scaling", "layers", "activation", "norm", "bias", "init"}
+        | {"loss", "class_weights"}
+    )
+
+    def __init__(
+        self, encoding: Encoding, loss: str, facts: dict[str, Any], parts: dict[str, dict[str, Tensor]]
+    ) -> None:
+        """``parts``: each has "x" (n, F), in the user's units, and "y" (n,), numbers or indices of classes."""
+        self.encoding, self._loss, self._facts, self._parts = encoding, loss, facts, parts
+        self.unit, self.items = _("rows"), len(parts["train"]["y"]) if parts else 0
+        held_out = bool(parts) and len(parts["test"]["y"]) > 0
+        self.judged_on = _("the test rows") if held_out else _("the rows it was trained on")
+        self._scaled = {part: self._scale(**tensors) for part, tensors in parts.items()}
+        weights = facts.get("class_weights")
+        self._weights = torch.tensor(weights) if weights else None
+
+    @staticmethod
+    def recognise(source: str | None, options: TrainOptions) -> str | None:
+        if (
+            source is None
+            or not tables.is_table(source)
+            or options.text
+            or (not options.target and _keeps_text(source))
+        ):
+            return None
+        if not options.target:
+            return _("a table")
+        table = tables.read(source)
+        kind, why = tables.kind_of_target(table, options.target)
+        others = [column for column in table.columns if column.name != options.target]
+        if kind == "text" or (
+            kind == "category" and all(column.kind in ("text", "ignored", "picture") for column in others)
+        ):
+            return None
+        return _("a table, because of its target: {why}").format(why=why)
+
+    @staticmethod
+    def prepare(source: str | None, options: TrainOptions, folder: Path) -> TableTask:
+        assert source is not None
+        table = _chosen(tables.read(source), options)
+        notes: list[str] = []
+        if not options.target:
+            raise PellucidError(
+                _("Which column is to be predicted?"),
+                source,
+                _("Name one: --target COLUMN. The columns are: {columns}.").format(
+                    columns=tables.listed(table.names, 30)
+                ),
+            )
+        kind = None if options.loss is None else "number" if _known_loss(options.loss) in NUMBERS else "category"
+        target = tables.target(table, options.target, kind)
+        loss = options.loss or ("squared_error" if target.kind == "number" else "cross_entropy")
+        if loss in TWO_CLASSES and len(target.classes) != 2:
+            raise PellucidError(
+                _("{loss} tells two classes apart; {column} has {n}.").format(
+                    loss=loss, column=target.name, n=len(target.classes)
+                ),
+                "--loss",
+                _("Use --loss cross_entropy."),
+            )
+        given = {"validation": options.validation, "test": options.test}
+        shares = tuple(0.0 if given.get(part) else share for part, share in zip(PARTS, (0.7, 0.15, 0.15), strict=True))
+        columns = [table.column(name).values[target.rows] for name in table.names]
+        found = splits.split(
+            len(target.rows),
+            target.values if target.kind == "category" else None,
+            splits.groups_of(*columns),
+            tuple(share / sum(shares) for share in shares),  # type: ignore[arg-type]
+            options.seed,
+            lambda index: target.classes[int(index)],
+        )
+        encoding = fit(table, target, target.rows[found.train], options.scaling or "standard", notes)
+        x_NF, y_N = encoding.encode(table)[target.rows], target.values
+        arrays = {
+            part: (x_NF[rows], y_N[rows]) for part in PARTS if len(rows := getattr(found, part)) or part not in given
+        }
+        for part, path in given.items():
+            if path:
+                other = tables.read(path)
+                true = encoding.targets(other)
+                arrays[part] = encoding.encode(other, notes)[true.rows], true.values
+            arrays.setdefault(part, (x_NF[:0], y_N[:0]))
+        dtype = torch.float32 if target.kind == "number" else torch.int64
+        parts = {
+            part: {"x": torch.from_numpy(np.ascontiguousarray(x)), "y": torch.from_numpy(np.asarray(y)).to(dtype)}
+            for part, (x, y) in arrays.items()
+        }
+        for part, tensors in parts.items():
+            (folder / "data").mkdir(parents=True, exist_ok=True)
+            write_tensors(folder / "data" / f"{part}.safetensors", tensors)
+        facts: dict[str, Any] = {
+            "rows": {part: len(parts[part]["y"]) for part in PARTS},
+            "held_out_items": len(parts["validation"]["y"]) or len(parts["train"]["y"]),
+            "held_out": found.how,
+            "why": target.why,
+            "loss": loss,
+            "encoding": encoding.asdict(),
+            "notes": [*table.notes, *target.notes, *notes, *found.notes],
+        }
+        if options.class_weights and target.kind == "category":
+            share_K = np.bincount(parts["train"]["y"].numpy(), minlength=len(target.classes)) / len(found.train)
+            facts["class_weights"] = (1 / (len(target.classes) * np.maximum(share_K, 1e-9))).tolist()
+        return TableTask(encoding, loss, facts, parts)
+
+    @staticmethod
+    def restore(folder: Path, facts: dict[str, Any] | None = None) -> TableTask:
+        own = facts or read_json(folder / "config.json")["pellucid"]
+        parts = (
+            {part: read_file(folder / "data" / f"{part}.safetensors", dtype=None) for part in PARTS} if facts else {}
+        )
+        return TableTask(Encoding.restore(own["encoding"]), own["loss"], own, parts)
+
+    def save(self, folder: Path) -> None:
+        """All that predicting needs is written into config.json by `save_network`."""
+
+    # what the plan asks
+
+    def facts(self) -> dict[str, Any]:
+        return self._facts
+
+    def summary(self) -> list[str]:
+        inputs = self.encoding.input_names
+        return [
+            self._facts["held_out"],
+            _("{n} inputs: {names}").format(n=len(inputs), names=tables.listed(inputs, 12)),
+        ]
+
+    def designs(self, options: TrainOptions) -> list[Design]:
+        config = DenseConfig(
+            inputs=len(self.encoding.input_names),
+            outputs=1 if self._loss in NUMBERS or self._loss in TWO_CLASSES else len(self.encoding.classes),
+            hidden=self._hidden(options),
+            activation=options.activation or "relu",
+            output_activation="step" if self._loss == "perceptron" else "linear",
+            bias=options.bias,
+            norm=None if options.norm in (None, "none") else options.norm,
+            initialisation=options.init or "default",
+        )
+        parameters = counts.parameters(families.dense(config)).total
+        return [Design(asdict(config), parameters, 6.0 * parameters, 1)]
+
+    def _hidden(self, options: TrainOptions) -> tuple[int, ...]:
+        if options.layers is None:
+            return (
+                ()
+                if self._loss == "perceptron"
+                else (16,)
+                if self.items < 200
+                else (32, 32)
+                if self.items < 5000
+                else (64, 64)
+            )
+        try:
+            widths = tuple(int(width) for width in options.layers.split("-"))
+        except ValueError:
+            raise PellucidError(
+                _("--layers {layers} cannot be read.").format(layers=options.layers),
+                "--layers",
+                _("Give the neurons of each hidden layer with a hyphen between, such as 16-8; or 0 for none."),
+            ) from None
+        return () if widths == (0,) else widths
+
+    def why(self, design: Design, options: TrainOptions) -> dict[str, str]:
+        given = _("as given")
+        return {
+            "layers": given
+            if options.layers
+            else _("small, for {n:,} rows: more learn them by heart").format(n=self.items),
+            "activation": given if options.activation else _("the usual one"),
+            "loss": given if options.loss else self._facts["why"],
+            "scaling": given if options.scaling else _("mean 0 and deviation 1 on the training rows"),
+            "init": given if options.init else _("as suits the activation (He 2015, Glorot 2010)"),
+        }
+
+    def recipe(self, design: Design) -> Recipe:
+        line = not design.network["hidden"]
+        batch = (
+            self.items
+            if line and self.items <= 64
+            else min(256, max(8, 2 ** round(math.log2(max(1, self.items) / 32))))
+        )
+        passes = max(30, math.ceil(ENOUGH * batch / max(1, self.items)))
+        why = {
+            "batch": _("all rows at once: they are few")
+            if batch >= self.items
+            else _("about 30 steps a pass over the rows"),
+            "passes": _("{passes} passes over the rows, of which the best state is kept"),
+        }
+        if self._loss == "perceptron":
+            why |= {
+                "optimiser": _("Rosenblatt's rule is this gradient step"),
+                "learning_rate": _("any does: only ratios matter"),
+            }
+            return Recipe(
+                "sgd", 1.0, schedule="constant", clip=None, batch=1, passes=passes, precision="fp32", threads=1, why=why
+            )
+        if line and design.network["inputs"] <= 3 and self._loss in NUMBERS:
+            why |= {
+                "optimiser": _("plain gradient descent finds the least squares"),
+                "learning_rate": _("for scaled inputs"),
+            }
+            return Recipe(
+                "sgd",
+                0.3,
+                schedule="constant",
+                clip=None,
+                batch=batch,
+                passes=passes,
+                precision="fp32",
+                threads=1,
+                why=why,
+            )
+        why |= {"optimiser": _("robust for tables"), "learning_rate": _("a usual one for small networks")}
+        return Recipe(
+            "adam",
+            3e-3 if not line else 1e-2,
+            batch=batch,
+            passes=passes,
+            clip=None,
+            precision="fp32",
+            threads=1,
+            why=why,
+        )
+
+    def regularisation(self, passes: float) -> tuple[float, float, str]:
+        return 0.0, 0.0, _("none unless asked for: the best state on held-out rows is kept")
+
+    def regularised(self, network: dict[str, Any], dropout: float) -> dict[str, Any]:
+        return {**network, "dropout": dropout}
+
+    def memory(self, plan: Plan) -> int:
+        config = _config(plan)
+        data = sum(tensor.nbytes for part in self._parts.values() for tensor in part.values())
+        rows = max(plan.batch, plan.facts["held_out_items"], plan.facts["rows"]["test"])
+        return PROCESS + 2 * data + 16 * plan.parameters + 12 * rows * sum(config.widths)
+
+    def rows(self, plan: Plan) -> list[tuple[str, str, str]]:
+        config, why = _config(plan), plan.reasons
+        return [
+            (_("network"), "-".join(map(str, config.widths)), why.get("layers", "")),
+            (
+                _("activation"),
+                ", ".join(dict.fromkeys(config.activations)),
+                why.get("activation", ""),
+            ),
+            (_("loss"), self._loss, why.get("loss", "")),
+            (_("scaling"), self.encoding.scaling, why.get("scaling", "")),
+            (_("initialisation"), config.initialisation, why.get("init", "")),
+            (_("dropout"), f"{config.dropout:g}", why.get("dropout", "")),
+        ]
+
+    # what the loop asks
+
+    def network(self, plan: Plan) -> Scaled:
+        encoding = self.encoding
+        outputs = Scaling([encoding.target_shift], [encoding.target_scale]) if encoding.kind == "number" else None
+        return Scaled(
+            Dense(_config(plan), seed=plan.seed), Scaling(encoding.shifts.tolist(), encoding.scales.tolist()), outputs
+        )
+
+    def save_network(self, network: Any, folder: Path) -> None:
+        own = {"task": self.name, "encoding": self.encoding.asdict(), "loss": self._loss}
+        save_plain(network, folder, {"model_type": "pellucid-dense", **asdict(network.network.config)}, own)
+
+    def open_network(self, folder: Path) -> nn.Module:
+        return open_plain(folder)[0]
+
+    def batches(self, split: str, plan: Plan) -> Shuffled:
+        x_NF, y_N = self._scaled[split]
+        return Shuffled(len(y_N), plan.batch, plan.seed, lambda rows: (x_NF[rows], y_N[rows]))
+
+    def loss(self, network: Any, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, float]:
+        """On scaled numbers: 1/2 (y - a)² of a target with deviation 1, or nats of a class."""
+        x_BF, y_B = batch
+        return self._loss_of(network.network.scores(x_BF), y_B)
+
+    def _loss_of(self, outputs_BO: Tensor, y_B: Tensor) -> tuple[Tensor, float]:
+        weights = self._weights
+        return LOSSES[self._loss](outputs_BO, y_B, weights), count(y_B, weights)
+
+    def _scale(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and targets as the network sees them."""
+        encoding = self.encoding
+        x = (x - torch.from_numpy(encoding.shifts)) / torch.from_numpy(encoding.scales)
+        if self._loss in NUMBERS:
+            y = (y - encoding.target_shift) / encoding.target_scale
+        elif self._loss in TWO_CLASSES:
+            low, high = TWO_CLASSES[self._loss]
+            y = torch.where(y > 0, high, low)
+        return x, y
+
+    @torch.no_grad()
+    def metrics(self, network: Any, plan: Plan, whole: bool = False) -> dict[str, float]:
+        """On the validation rows, or with ``whole`` the test rows; on the training rows where none are held out."""
+        part = self._judging(whole)
+        x_NF, y_N = self._scaled[part]
+        outputs_NO = network.network.scores(x_NF)
+        loss, n = self._loss_of(outputs_NO, y_N)
+        mean = loss.item() / n
+        if self.encoding.kind == "number":
+            wrong = (outputs_NO[:, 0] - y_N).double() * self.encoding.target_scale
+            return {"rmse": wrong.square().mean().sqrt().item(), "loss": mean}
+        return {"error": (self._said(outputs_NO) != self._parts[part]["y"]).double().mean().item(), "loss": mean}
+
+    def _judging(self, whole: bool) -> str:
+        wanted = ("test", "validation") if whole else ("validation", "test")
+        return next((part for part in wanted if len(self._parts[part]["y"])), "train")
+
+    def _said(self, outputs_NO: Tensor) -> Tensor:
+        """The index of the class that the outputs say."""
+        return outputs_NO.argmax(1) if outputs_NO.shape[1] > 1 else (outputs_NO[:, 0] > 0).long()
+
+    def say(self, metrics: dict[str, float]) -> str:
+        if "rmse" in metrics:
+            return _("{column} off by {error:.4g} (RMSE)").format(column=self.encoding.target, error=metrics["rmse"])
+        return _("{right}, loss {loss:.4g}").format(right=scores.right(metrics["error"]), loss=metrics["loss"])
+
+    def _show(self, figure: float) -> str:
+        if self.encoding.kind == "category":
+            return scores.right(figure)
+        return _("RMSE {error:.4g}").format(error=figure)
+
+    def next_command(self, folder: str) -> str:
+        example = ",".join(f"{part.column}=…" for part in self.encoding.inputs[:3])
+        return f'pellucid predict {folder} "{example}"'
+
+    def baselines(self, thorough: bool = False) -> Reference:
+        """Always the mean or the commonest class; a linear model (of many rows only when ``thorough``)."""
+        part = self._judging(thorough)
+        (x_train, y_train), (x_held, y_held) = (
+            (self._scaled[p][0].double().numpy(), self._parts[p]["y"].numpy()) for p in ("train", part)
+        )
+        if self.encoding.kind == "number":
+            return self._reference_for_numbers(x_train, y_train.astype(float), x_held, y_held.astype(float))
+        share_K = np.bincount(y_train, minlength=len(self.encoding.classes)) / len(y_train)
+        rivals = [Rival("commonest_class", _("always the commonest class"), float((y_held != share_K.argmax()).mean()))]
+        if thorough or x_train.size < 200_000:
+            from sklearn.linear_model import LogisticRegression
+
+            linear = LogisticRegression(max_iter=1000).fit(x_train, y_train)
+            rivals.append(Rival("linear_model", _("a linear model"), float((linear.predict(x_held) != y_held).mean())))
+        nats = self._loss in ("cross_entropy", "binary_cross_entropy")
+        return Reference(
+            unit=_("nats a row") if nats else _("a row"),
+            simple=float(-np.log(np.maximum(share_K, 1e-12))[y_held].mean()) if nats else 1.0,
+            simple_said=_("how often each class occurs"),
+            figure="error",
+            show=self._show,
+            rivals=tuple(rivals),
+            even=math.log(len(share_K)) if nats else None,
+            even_said=f"ln({len(share_K)})",
+            even_among=_("{n} classes").format(n=len(share_K)),
+            decisive=True,
+            **self._data(),
+        )
+
+    def _reference_for_numbers(self, x_train: Any, y_train: Any, x_held: Any, y_held: Any) -> Reference:
+        scale = self.encoding.target_scale
+        mean_off = float(np.sqrt(((y_held - y_train.mean()) ** 2).mean()))
+        solved, *_rest = np.linalg.lstsq(np.c_[x_train, np.ones(len(x_train))], y_train, rcond=None)
+        linear_off = float(np.sqrt(((np.c_[x_held, np.ones(len(x_held))] @ solved - y_held) ** 2).mean()))
+        scaled = np.abs(y_held - y_train.mean()) / scale
+        return Reference(
+            unit=_("a row"),
+            simple=float((scaled**2 / 2 if self._loss == "squared_error" else scaled).mean()),
+            simple_said=_("the mean"),
+            figure="rmse",
+            show=self._show,
+            rivals=(
+                Rival("mean", _("always the mean"), mean_off),
+                Rival("linear_model", _("a linear model"), linear_off),
+            ),
+            decisive=True,
+            **self._data(),
+        )
+
+    def _data(self) -> dict[str, str]:
+        return {} if len(self._parts["validation"]["y"]) else {"data": _("the data it was trained on")}
+
+    # what a user of the trained model asks
+
+    def read(self, source: str) -> tables.Table:
+        """A table's file; or one row, as `height=170,sex=F` or a JSON object."""
+        if tables.is_table(source) and Path(source).exists():
+            return tables.read(source)
+        return tables.from_rows([_row(source)])
+
+    @torch.no_grad()
+    def predict(self, network: Any, inputs: tables.Table | list[dict[str, Any]]) -> list[Prediction]:
+        """Each row's class with probabilities, or its number in the user's units."""
+        table = inputs if isinstance(inputs, tables.Table) else tables.from_rows(inputs)
+        x_NF = torch.from_numpy(self.encoding.encode(table))
+        given = [_shown_row(table, n, self.encoding) for n in range(len(table))]
+        if self.encoding.kind == "number":
+            return [Prediction(row, float(value)) for row, value in zip(given, network(x_NF)[:, 0], strict=True)]
+        outputs_NO = network.network.scores(network.inputs(x_NF))
+        names = self.encoding.classes
+        said = [names[int(k)] for k in self._said(outputs_NO)]
+        if self._loss == "cross_entropy":
+            p_NK = outputs_NO.softmax(1)
+        elif self._loss == "binary_cross_entropy":
+            p_NK = torch.cat([(-outputs_NO).sigmoid(), outputs_NO.sigmoid()], 1)
+        else:
+            return [Prediction(row, value) for row, value in zip(given, said, strict=True)]  # a side, no probability
+        return [
+            Prediction(row, value, dict(zip(names, p_K.tolist(), strict=True)))
+            for row, value, p_K in zip(given, said, p_NK, strict=True)
+        ]
+
+    def evaluate(self, network: Any, source: str | None = None) -> scores.ClassReport | scores.NumberReport:
+        """On the run's own test rows, or on a table with the target's column."""
+        if source is None:
+            part = self._parts[self._judging(True)]
+            x_NF, y_N = part["x"], part["y"]
+        else:
+            table = tables.read(source)
+            true = self.encoding.targets(table)
+            x_NF, y_N = torch.from_numpy(self.encoding.encode(table)[true.rows]), torch.from_numpy(true.values)
+        with torch.no_grad():
+            if self.encoding.kind == "number":
+                return scores.NumberReport.of(
+                    self.encoding.target, y_N.double().numpy(), network(x_NF)[:, 0].double().numpy()
+                )
+            outputs_NO = network.network.scores(network.inputs(x_NF))
+            loss, n = self._loss_of(outputs_NO, self._scale(x_NF, y_N)[1])
+            return scores.ClassReport.of(
+                self.encoding.classes, y_N.numpy(), self._said(outputs_NO).numpy(), loss.item() / n
+            )
+
+
+def _keeps_text(source: str) -> bool:
+    """Files that a language model may be trained on as well: without a target they are left to it."""
+    return Path(source).suffix.lower() not in (".csv", ".tsv")
+
+
+def _chosen(table: tables.Table, options: TrainOptions) -> tables.Table:
+    """The table with the columns that the user wants."""
+    if not options.columns or not options.target:
+        return table
+    names = [*(name.strip() for name in options.columns.split(",")), options.target]
+    return tables.Table(table.name, [table.column(name) for name in dict.fromkeys(names)], table.notes)
+
+
+def _known_loss(name: str) -> str:
+    if name not in LOSSES:
+        raise PellucidError(
+            _("There is no loss {name!r}.").format(name=name),
+            "--loss",
+            _("Use one of {names}.").format(names=", ".join(LOSSES)),
+        )
+    return name
+
+
+def _config(plan: Plan) -> DenseConfig:
+    known = {f.name for f in fields(DenseConfig)}
+    if not plan.network.keys() <= known:
+        raise PellucidError(
+            _("This is not a plan that can be followed."),
+            f"plan.json, network: {', '.join(sorted(plan.network.keys() - known))}",
+            _("Give the plan.json of a run."),
+        )
+    return DenseConfig(**plan.network)
+
+
+def _row(text: str) -> dict[str, Any]:
+    """One row as a user types it."""
+    try:
+        if text.lstrip().startswith("{"):
+            found = json.loads(text)
+            if isinstance(found, dict):
+                return found
+        pairs = [part.split("=", 1) for part in text.split(",")]
+        return {name.strip(): _value(value.strip()) for name, value in pairs}
+    except ValueError:
+        raise PellucidError(
+            _("This is neither a table's file nor a row."),
+            text,
+            _('Name a .csv, .jsonl or .parquet, or give a row as "height=170,sex=F" or as JSON.'),
+        ) from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _shown_row(table: tables.Table, row: int, encoding: Encoding) -> dict[str, Any]:
+    """The columns that the network reads, as the user gave them."""
+    found = {}
+    for part in encoding.inputs:
+        value = table.column(part.column).values[row]
+        found[part.column] = (
+            None if value is None or value != value else float(value) if isinstance(value, float) else value
+        )
+    return found
