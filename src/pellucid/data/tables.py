@@ -124,19 +124,19 @@ def read(source: str | Path) -> Table:
             a name twice, numbers that can be read in two ways.
     """
     notes: list[str] = []
-    return _recognised(arrow(source, notes), str(source), notes)
+    return recognised(arrow(source, notes), str(source), notes)
 
 
 def from_rows(rows: Sequence[Mapping[str, Any]], name: str = "") -> Table:
     """A table of mappings from column to value; what a mapping lacks is missing."""
-    return _recognised(_of_rows([dict(row) for row in rows]), name, [])
+    return recognised(_of_rows([dict(row) for row in rows]), name, [])
 
 
 def from_columns(columns: Mapping[str, Sequence[Any] | np.ndarray], name: str = "") -> Table:
     """A table of columns of equal length: arrays, or lists of numbers, strings and None."""
     import pyarrow as pa
 
-    return _recognised(pa.table({name: _array(list(values)) for name, values in columns.items()}), name, [])
+    return recognised(pa.table({name: _array(list(values)) for name, values in columns.items()}), name, [])
 
 
 def is_table(source: str | Path) -> bool:
@@ -169,9 +169,9 @@ def arrow(source: str | Path, notes: list[str]) -> "pa.Table":
         else:
             if path.is_file() and not path.stat().st_size:
                 raise PellucidError(_("The file is empty."), str(path), _("Name a file that holds a table."))
-            table = pa.concat_tables(arrow_tables(path, notes), promote_options="default")
-            table = _with_label_names(table)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+            parts = list(arrow_tables(path, notes))
+            table = _with_label_names(pa.concat_tables(parts)) if parts else pa.table({})
+    except (pa.ArrowException, UnicodeError) as error:
         raise PellucidError(
             _("The table cannot be read: {error}").format(error=str(error).splitlines()[0]),
             str(path),
@@ -185,6 +185,25 @@ def arrow(source: str | Path, notes: list[str]) -> "pa.Table":
     if not table.num_rows:
         raise PellucidError(_("The table has no rows."), str(path), _("Give at least one row below the header."))
     return table
+
+
+def recognised(raw: "pa.Table", name: str, notes: list[str]) -> Table:
+    """What the columns of a table that was read as it stands hold; `notes` come first."""
+    columns = [_column(column, raw.column(index)) for index, column in enumerate(raw.column_names)]
+    found = [
+        (_("Numbers: {columns}."), [column.name for column in columns if column.kind == "number"]),
+        (_("Categories: {columns}."), [_with_categories(column) for column in columns if column.kind == "category"]),
+        (_("Texts: {columns}."), [column.name for column in columns if column.kind == "text"]),
+        (_("Pictures: {columns}."), [column.name for column in columns if column.kind == "picture"]),
+    ]
+    notes = notes + [sentence.format(columns=listed(names, 8)) for sentence, names in found if names]
+    for why in dict.fromkeys(column.why for column in columns if column.kind == "ignored"):
+        ignored = [column.name for column in columns if column.kind == "ignored" and column.why == why]
+        notes.append(_("Left out ({why}): {columns}.").format(why=why, columns=listed(ignored)))
+    holes = [f"{column.name} ({column.missing:,})" for column in columns if column.missing and column.kind != "ignored"]
+    if holes:
+        notes.append(_("Values are missing in: {columns}.").format(columns=listed(holes, 8)))
+    return Table(name, columns, notes)
 
 
 def kind_of_target(table: Table, name: str) -> tuple[str, str]:
@@ -505,24 +524,6 @@ def _with_label_names(table: "pa.Table") -> "pa.Table":
 
 
 # recognising
-
-
-def _recognised(raw: "pa.Table", name: str, notes: list[str]) -> Table:
-    columns = [_column(column, raw.column(index)) for index, column in enumerate(raw.column_names)]
-    found = [
-        (_("Numbers: {columns}."), [column.name for column in columns if column.kind == "number"]),
-        (_("Categories: {columns}."), [_with_categories(column) for column in columns if column.kind == "category"]),
-        (_("Texts: {columns}."), [column.name for column in columns if column.kind == "text"]),
-        (_("Pictures: {columns}."), [column.name for column in columns if column.kind == "picture"]),
-    ]
-    notes = notes + [sentence.format(columns=listed(names, 8)) for sentence, names in found if names]
-    for why in dict.fromkeys(column.why for column in columns if column.kind == "ignored"):
-        ignored = [column.name for column in columns if column.kind == "ignored" and column.why == why]
-        notes.append(_("Left out ({why}): {columns}.").format(why=why, columns=listed(ignored)))
-    holes = [f"{column.name} ({column.missing:,})" for column in columns if column.missing and column.kind != "ignored"]
-    if holes:
-        notes.append(_("Values are missing in: {columns}.").format(columns=listed(holes, 8)))
-    return Table(name, columns, notes)
 
 
 def _with_categories(column: Column) -> str:
