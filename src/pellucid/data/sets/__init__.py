@@ -75,12 +75,12 @@ def _known(name: str) -> Set:
 def _made(folder: Path) -> Iterator[None]:
     """The folder, made with those above it; if what follows fails, those made here are gone again."""
     missing = [above for above in (folder, *folder.parents) if not above.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
         for made in missing:
-            with suppress(OSError):  # somebody else put something into it
+            with suppress(OSError):  # it was not made, or somebody else put something into it
                 made.rmdir()
         raise
 

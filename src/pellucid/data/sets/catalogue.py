@@ -51,7 +51,7 @@ _SETS = (
     Set(
         name="shakespeare",
         what=lambda: _("Shakespeare's 42 plays and poems in modern spelling"),
-        licence="public domain",
+        licence="MIT",
         file="shakespeare",
         size=5_057_198,
         packages=(
@@ -63,11 +63,12 @@ _SETS = (
         ),
         convert=texts.shakespeare,
         command="pellucid train {path} --out runs/shakespeare",
+        rights=lambda: _("the texts are in the public domain"),
     ),
     Set(
         name="tang",
         what=lambda: _("41,465 Tang poems, Chinese, traditional characters"),
-        licence="MIT (the poems: public domain)",
+        licence="MIT",
         file="tang.jsonl",
         size=8_653_475,
         packages=(
@@ -78,6 +79,7 @@ _SETS = (
         ),
         convert=texts.tang,
         command="pellucid train {path} --out runs/tang",
+        rights=lambda: _("the texts are in the public domain"),
     ),
     Set(
         name="spam",
@@ -120,7 +122,7 @@ _SETS = (
     Set(
         name="verses-en-es",
         what=lambda: _("31,084 verses in English (King James) and Spanish (Reina-Valera, 1909)"),
-        licence="MIT (the verses: public domain)",
+        licence="MIT",
         file="verses.jsonl",
         size=8_670_307,
         packages=(
@@ -136,6 +138,7 @@ _SETS = (
         ),
         convert=texts.verses,
         command="pellucid train {path} --target es --out runs/verses",
+        rights=lambda: _("the texts are in the public domain"),
     ),
     Set(
         name="paragraphs-en-zh",

