@@ -12,11 +12,11 @@ HEAVY = {"torch", "numpy", "transformers", "tokenizers", "tiktoken", "pyarrow", 
     "program",
     [
         "import pellucid",
-        "import pellucid.cli",
+        "import pellucid.cli.app",
         "import pellucid.cli; sys.argv = ['pellucid', '--help']; pellucid.cli.main()",
         "import pellucid.cli; sys.argv = ['pellucid', 'train', '--help']; pellucid.cli.main()",
     ],
-    ids=["import pellucid", "import pellucid.cli", "pellucid --help", "pellucid train --help"],
+    ids=["import pellucid", "import pellucid.cli.app", "pellucid --help", "pellucid train --help"],
 )
 def test_nothing_heavy_is_loaded(program):
     watched = (
@@ -38,6 +38,9 @@ def test_nothing_heavy_is_loaded(program):
         "pellucid.data.tokenizer",
         "pellucid.data.compress",
         "pellucid.data.sets",
+        "pellucid.data.encoding",
+        "pellucid.data.pairs",
+        "pellucid.data.pictures",
         "pellucid.training.verdict",
     ],
 )
@@ -48,6 +51,6 @@ def test_what_needs_no_torch_loads_none(module):
 
 
 def test_opening_a_folder_loads_nothing_of_gguf():
-    program = "import sys, pellucid.model; sys.exit('gguf' in sys.modules)"
+    program = "import sys, pellucid.language_model; sys.exit('gguf' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -75,20 +75,19 @@ class Pictures:
         if not len(train):
             raise PellucidError(_("Every training picture is also in the validation or test part."))
         wanted = (shares[0], 0 if len(validation) else shares[1], 0 if len(test) else shares[2])
-        given = ", ".join(name for name, part in (("validation", validation), ("test", test)) if len(part))
-        how = _("As the folders say: {train} to train on, {validation} for validation, {test} for the test.")
         if sum(wanted) > wanted[0]:
             a, b, c = (share / sum(wanted) for share in wanted)
             rest = splits.split(len(train), self.labels[train], groups[train], (a, b, c), seed, name_of)
             notes += rest.notes
-            how = _("The part {given} is as the folders say: {train} to train on, {validation} for validation, {test} "
-                    "for the test.")  # fmt: skip
             train, validation, test = (
                 train[rest.train],
                 validation if len(validation) else train[rest.validation],
                 test if len(test) else train[rest.test],
             )
-        how = how.format(given=given, train=len(train), validation=len(validation), test=len(test))
+        how = _(
+            "The parts that have names stay: {train} to train on, {validation} for validation, {test} for the test."
+        )
+        how = how.format(train=len(train), validation=len(validation), test=len(test))
         return splits.Split(train, validation, test, how, notes)
 
 

@@ -347,7 +347,9 @@ def place(table: Table, row: int | np.integer) -> str:
     """Where a row (from 0) stands, for an error message."""
     if not table.name:
         return _("row {row}").format(row=int(row) + 1)
-    return _("{file}, row {row} (the header not counted)").format(file=table.name, row=int(row) + 1)
+    if table.name.lower().endswith((".csv", ".tsv")):
+        return _("{file}, row {row} (the header not counted)").format(file=table.name, row=int(row) + 1)
+    return _("{file}, row {row}").format(file=table.name, row=int(row) + 1)
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
@@ -612,6 +614,7 @@ def _kind_of_strings(known: list[str], holes: bool) -> tuple[str, str]:
 
 def _is_prose(values: list[str]) -> bool:
     """Whether a value has four words, or 25 characters, or ten Chinese ones, as a mean."""
+    values = values[:1000]
     n = len(values)
     chinese = sum(len(re.findall("[\u3040-\u9fff]", value)) for value in values)
     return sum(value.count(" ") for value in values) >= 3 * n or sum(map(len, values)) >= 25 * n or chinese >= 10 * n
