@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pellucid as pl
+from pellucid.networks import convnet_config as convnet_config_module
+from pellucid.networks.activations import ACTIVATIONS
 from pellucid.networks.convnet import ConvNet, ConvNetConfig, convnet_config
 from pellucid.tracing.answers import Question
 
@@ -170,6 +172,10 @@ def test_nonsense_is_refused(settings, what, where):
         ConvNetConfig(**{"channels": 1, "height": 8, "width": 8, "layers": ("flatten, dense 10",), **settings})
     assert error.value.where == where
     assert error.value.fix
+
+
+def test_it_knows_the_activations_that_dense_networks_know():
+    assert set(convnet_config_module.ACTIVATIONS) == ACTIVATIONS.keys() - {"linear", "step"}
 
 
 def test_unknown_names_and_pictures_too_small_are_refused():

@@ -148,7 +148,7 @@ def _residual(piece: Piece) -> Sequence:
         Part("second", _convolution(outputs, piece, 3, bias=False)),
         Part("second_norm", BatchNorm(outputs), "norm"),
     ]
-    if piece.inputs != piece.outputs:
+    if piece.inputs[0] != outputs or piece.stride != 1:
         parts.append(Part("shortcut", _convolution(piece.inputs[0], piece, 1, bias=False)))
         parts.append(Part("shortcut_norm", BatchNorm(outputs), "norm"))
     return Sequence((*parts, Part("activation", Activation("relu", entries))))

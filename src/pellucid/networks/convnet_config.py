@@ -65,7 +65,7 @@ class ConvNetConfig:
                 raise PellucidError(
                     _("A picture cannot have {name} = {size}.").format(name=name, size=size),
                     name,
-                    _("Give channels, height and width in whole numbers."),
+                    _("Give channels, height and width as whole numbers of 1 or more."),
                 )
         if not self.pieces or len(self._last.outputs) != 1:
             raise PellucidError(
