@@ -1,0 +1,101 @@
+"""The trees of encoder, classifier and translator; part names are those of `networks.encoder` and `.translator`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pellucid.anatomy.tree import Activation, Attention, Dropout, Embedding, Linear, Norm, Part, Repeat, Sequence
+
+if TYPE_CHECKING:  # the modules import torch, which counting does without
+    from pellucid.networks.encoder import EncoderConfig
+    from pellucid.networks.transformer import BlockConfig
+    from pellucid.networks.translator import TranslatorConfig
+
+
+def encoder(config: EncoderConfig) -> Sequence:
+    """The tree of an encoder, or where there are classes of the classifier on top of it."""
+    parts = (
+        Part("embedding", Embedding(config.vocab_size, config.d_model), "embedding"),
+        Part("positions", Embedding(config.context, config.d_model), "embedding"),
+        Part("types", Embedding(config.type_vocab_size, config.d_model), "embedding"),
+        Part("embedding_norm", _norm(config), "norm"),
+        Part("dropout", _dropout(config), "embedding"),
+        Part("blocks", Repeat(config.n_layers, _encoder_block(config))),
+    )
+    if not config.classes:
+        return Sequence(parts)
+    head = [Part("dropout", _dropout(config), "head"), Part("head", Linear(config.d_model, config.classes), "head")]
+    if config.pooling == "first":
+        head.insert(0, Part("pooler", Linear(config.d_model, config.d_model), "head"))
+        head.insert(1, Part("activation", Activation("tanh", config.d_model), "head"))
+    return Sequence((Part("encoder", Sequence(parts)), *head))
+
+
+def translator(config: TranslatorConfig) -> Sequence:
+    """The tree of a translator: the parts "encoder", through which the source goes, "decoder" and "head".
+
+    The decoder's embedding and the head read the encoder's table, which is counted there.
+    """
+    table = Part("embedding", Embedding(config.vocab_size, config.d_model), "embedding")
+    dropout = Part("dropout", _dropout(config), "embedding")
+    read = Part("blocks", Repeat(config.encoder_layers, _encoder_block(config)))
+    write = Part("blocks", Repeat(config.decoder_layers, _decoder_block(config)))
+    head = Linear(config.d_model, config.vocab_size, tied_to="encoder.embedding")
+    return Sequence(
+        (
+            Part("encoder", Sequence((table, dropout, read))),
+            Part("decoder", Sequence((dropout, write))),
+            Part("head", head, "head"),
+        )
+    )
+
+
+def _encoder_block(config: BlockConfig) -> Sequence:
+    return Sequence((*_self_attention(config), *_feed_forward(config)))
+
+
+def _decoder_block(config: BlockConfig) -> Sequence:
+    width = config.d_model
+    cross = (
+        Part("query", Linear(width, width)),
+        Part("key_value", Linear(width, 2 * width)),
+        *_product(config),
+    )
+    return Sequence(
+        (
+            *_self_attention(config),
+            Part("cross_attention", Sequence(cross), "attention"),
+            Part("cross_attention_norm", _norm(config), "norm"),
+            *_feed_forward(config),
+        )
+    )
+
+
+def _self_attention(config: BlockConfig) -> tuple[Part, Part]:
+    qkv = Part("qkv", Linear(config.d_model, 3 * config.d_model))
+    attention = Part("attention", Sequence((qkv, *_product(config))), "attention")
+    return attention, Part("attention_norm", _norm(config), "norm")
+
+
+def _product(config: BlockConfig) -> tuple[Part, ...]:
+    product = Attention(config.n_heads, config.n_heads, config.d_model // config.n_heads)
+    output = Linear(config.d_model, config.d_model)
+    return Part("product", product), Part("output", output), Part("dropout", _dropout(config))
+
+
+def _feed_forward(config: BlockConfig) -> tuple[Part, Part]:
+    layers = (
+        Part("up", Linear(config.d_model, config.d_ff)),
+        Part("activation", Activation(config.activation, config.d_ff)),
+        Part("down", Linear(config.d_ff, config.d_model)),
+        Part("dropout", _dropout(config)),
+    )
+    return Part("feed_forward", Sequence(layers), "feed-forward"), Part("feed_forward_norm", _norm(config), "norm")
+
+
+def _norm(config: BlockConfig) -> Norm:
+    return Norm(config.d_model, shift=True)
+
+
+def _dropout(config: BlockConfig) -> Dropout:
+    return Dropout(config.d_model, config.dropout)
