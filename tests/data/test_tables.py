@@ -1,3 +1,4 @@
+import contextlib
 import datetime
 import json
 import string
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from pyarrow import csv, parquet
 
 from pellucid.data import tables
+from pellucid.data.encoding import fit
 from pellucid.errors import PellucidError
 
 
@@ -163,6 +165,48 @@ def test_json_lines_of_different_keys_and_mixed_values(written):
     assert table.column("a").missing == 1
     assert table.column("b").values.tolist() == ["true", None, "false"]
     assert table.column("c").values.tolist() == [None, "x", "3"]
+
+
+def test_nested_values_and_huge_integers_of_json(written):
+    rows = [{"a": 10**400, "b": [1], "c": "x"}, {"a": 2, "b": {"k": "v"}, "c": "x"}, {"a": 3, "b": "s", "c": "y"}]
+    table = tables.read(written("\n".join(map(json.dumps, rows)), "a.jsonl"))
+    assert kinds(table) == {"a": "number", "b": "ignored", "c": "category"}
+    assert table.column("a").values.tolist() == [np.inf, 2, 3]
+
+
+CELLS = [
+    "1",
+    "2.5",
+    "a",
+    "",
+    "NaN",
+    "inf",
+    "1,5",
+    '"x"',
+    '"',
+    "01",
+    "2020-01-01",
+    "é",
+    "?",
+    "1e400",
+    "\r",
+    "\u2028",
+    "1.234",
+]
+
+
+@given(st.lists(st.lists(st.sampled_from(CELLS), min_size=1, max_size=4), max_size=8), st.sampled_from(",;\t"))
+def test_whatever_the_file_it_is_a_table_or_one_clear_error(tmp_path_factory, rows, delimiter):
+    path = tmp_path_factory.getbasetemp() / "whatever.csv"
+    path.write_text("\n".join(delimiter.join(row) for row in [["x", "y", "z"], *rows]))
+    try:
+        table = tables.read(path)
+    except PellucidError:
+        return
+    for name in table.names:
+        with contextlib.suppress(PellucidError):
+            found = tables.target(table, name)
+            assert np.isfinite(fit(table, found, found.rows).encode(table)).all()
 
 
 WORDS = st.text(string.ascii_lowercase + 'é春, ";', min_size=1, max_size=8).map(lambda word: f"w{word}w")
@@ -326,6 +370,7 @@ def test_a_truth_table_may_have_a_class_with_one_example():
         ("x,y\n1,1.5\n2,inf\n3,5\n", "y holds inf", "row 2 "),
         ("x,y\n1,1.5\n2,3\n3,-Infinity\n", "y holds -inf", "row 3 "),
         ("x,y\n1,1.5\n2,\n3,NaN\n", "y holds nan", "row 3 "),
+        ("x,y\n1,1.5\n2,1e39\n3,2\n", r"y holds 1e\+39", "row 2 "),
         ("x,y\n1,a\n2,b\n3,a\n", "Only one example of: b", "row 2 "),
         ("x,y\n1,\n2,\n", "y is empty", "a.csv"),
         ("x,y\n1,2020-01-01\n2,2020-01-02\n", "holds dates", "a.csv"),

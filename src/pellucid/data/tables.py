@@ -4,6 +4,7 @@ import csv
 import difflib
 import io
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -327,9 +328,9 @@ def spelt(value: float) -> str:
 def refuse_infinite(table: Table, column: Column, rows: np.ndarray, nan: bool = False) -> None:
     """
     Raises:
-        PellucidError: at the first infinity among the rows; with `nan` also at the first NaN.
+        PellucidError: at the first infinity, or nearly so, among the rows; with `nan` also at the first NaN.
     """
-    wrong = np.isinf(column.values[rows])
+    wrong = np.abs(column.values[rows]) > np.finfo(np.float32).max  # networks compute in single precision
     if nan:
         wrong |= np.isnan(column.values[rows])
     if wrong.any():
@@ -353,8 +354,8 @@ def place(table: Table, row: int | np.integer) -> str:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """Names with commas, the first few of many."""
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+    """Names with commas; of many the first few, and how many there are."""
+    return ", ".join(names[:most]) + (f", … ({len(names):,})" if len(names) > most else "")
 
 
 # reading
@@ -506,11 +507,20 @@ def _array(values: list[Any]) -> "pa.Array":
     import pyarrow as pa
 
     kinds = {type(value) for value in values if value is not None}
+    if kinds & {dict, list, tuple}:  # of whatever is inside; it is only to be known as nested
+        return pa.array([None if value is None else [str(value)] for value in values], pa.list_(pa.string()))
     if kinds and all(issubclass(kind, int | float | np.number) for kind in kinds) and bool not in kinds:
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
-    if len(kinds) > 1 and not kinds & {dict, list}:
-        values = [None if value is None else value if isinstance(value, str) else json.dumps(value) for value in values]
+        return pa.array([None if value is None else _float(value) for value in values], pa.float64())
+    if len(kinds) > 1:
+        values = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
     return pa.array(values, from_pandas=False)
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf if value > 0 else -math.inf
 
 
 def _with_label_names(table: "pa.Table") -> "pa.Table":
