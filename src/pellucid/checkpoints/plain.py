@@ -19,6 +19,7 @@ from pellucid.networks.scaling import Scaled, Scaling
 KINDS = {
     "pellucid-dense": "dense:DenseConfig:Dense",
     "pellucid-convnet": "convnet:ConvNetConfig:ConvNet",
+    "pellucid-detector": "detector:DetectorConfig:Detector",
 }
 
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 PARTS = {"train": ("train",), "validation": ("valid", "validation", "val"), "test": ("test",)}  # names of their folders
 ROUNDING = 1.0  # pixels that a box may stand out of its picture: annotators round; what stands out is cut off
+ORIENTATION = 0x0112  # in a picture's EXIF data; above 4, height and width change places
 GREY = 114  # of the margin beside a picture that is not square, as YOLO has it
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000", "#000075", "#d01c8b")
 
@@ -162,18 +164,12 @@ def _entries(document: Mapping[str, Any], key: str, fields: Sequence[str], sourc
 def _picture(
     image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], class_of: Mapping[Any, int], source: Path
 ) -> BoxedFile:
-    from PIL import Image, UnidentifiedImageError
-
     name = image["file_name"]
     path = next((p for p in (source.parent / name, source.parent / "images" / name) if p.is_file()), None)
     if path is None:
         what = _("A picture is missing: {name}.").format(name=name)
         raise _mistake(what, str(source), _("Pictures lie beside this file, or in {folder}.").format(folder="images/"))
-    try:
-        with Image.open(path) as opened:
-            width, height = opened.size
-    except (UnidentifiedImageError, OSError) as error:
-        raise _mistake(_("This picture cannot be read: {why}").format(why=error), str(path)) from error
+    width, height = _upright_size(path)
     stated = image.get("width", width), image.get("height", height)
     if stated != (width, height):
         what = _("The picture has {size} pixels, the annotations say {stated}.")
@@ -211,6 +207,56 @@ def _mistake(what: str, where: str, fix: str = "") -> PellucidError:
 
 def _listed(categories: Mapping[Any, str]) -> str:
     return ", ".join(f"{key}: {name}" for key, name in categories.items())
+
+
+def pictures_in(path: Path) -> list[Path]:
+    """The one picture, or those in and under a folder, by name.
+
+    Raises:
+        PellucidError: when there is none.
+    """
+    from PIL import Image
+
+    if path.is_file():
+        return [path]
+    kinds = {kind for kind, name in Image.registered_extensions().items() if name in Image.OPEN}
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in kinds) if path.is_dir() else []
+    if not found:
+        raise _mistake(_("There are no pictures here."), str(path), _("Name a picture, or a folder with some."))
+    return found
+
+
+def opened(picture: Path | Image.Image) -> Image.Image:
+    """The picture in RGB, upright: some cameras only note how they were held.
+
+    Raises:
+        PellucidError: when it is no picture, or cut short.
+    """
+    from PIL import Image, ImageOps
+
+    if isinstance(picture, Image.Image):
+        return ImageOps.exif_transpose(picture).convert("RGB")
+    with _opening(picture) as file:
+        return ImageOps.exif_transpose(file).convert("RGB")
+
+
+def _upright_size(path: Path) -> tuple[int, int]:
+    """Width and height, from the file's first bytes."""
+    with _opening(path) as file:
+        width, height = file.size
+        turned = file.getexif().get(ORIENTATION, 1) > 4
+    return (height, width) if turned else (width, height)
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[Image.Image]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            yield file
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        raise _mistake(_("This picture cannot be read: {why}").format(why=error), str(path)) from error
 
 
 def write_boxes(folder: Path, names: Sequence[str], pictures: Iterable[Boxed]) -> int:

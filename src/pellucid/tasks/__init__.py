@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # in the order in which they are asked whether a source is theirs
 TASKS = {
+    "boxes": "pellucid.tasks.boxes:BoxesTask",  # before pictures: its parts are folders of pictures as well
     "table": "pellucid.tasks.table:TableTask",
     "text": "pellucid.tasks.text:TextTask",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,60 @@ class Boxes:
     boxes: np.ndarray  # (n, 4) left, top, right, bottom
     classes: np.ndarray  # (n,)
     scores: np.ndarray  # (n,)
+
+
+@dataclass(frozen=True)
+class BoxScore:
+    """How well the boxes of one class are found."""
+
+    name: str
+    ap: float  # AP@[.5:.95]; NaN where there is no box
+    ap50: float  # AP@0.5
+    precision: float  # of the boxes shown, those that are right; NaN where none is shown
+    recall: float  # of the true boxes, those that are shown
+    boxes: int  # true ones
+
+
+@dataclass(frozen=True)
+class BoxReport:
+    """What was found on pictures, against what is there."""
+
+    classes: tuple[str, ...]
+    pictures: int
+    ap: float
+    ap50: float
+    loss: float  # a cell that answers for a box
+    shown_from: float  # the score from which on a box counts in precision, recall and confusion
+    by_class: tuple[BoxScore, ...]
+    confusion: tuple[
+        tuple[int, ...], ...
+    ]  # a row a true class, a column a class said; last: nothing there, nothing said
+
+    @staticmethod
+    def of(
+        classes: Sequence[str], found: Sequence[Boxes], truth: Sequence[Boxes], shown_from: float, loss: float
+    ) -> BoxReport:
+        precision_TK = average_precision(found, truth, len(classes))
+        counts_KK = confusion(found, truth, len(classes), shown_from)
+        right_K, true_K, said_K = counts_KK.diagonal()[:-1], counts_KK.sum(1)[:-1], counts_KK.sum(0)[:-1]
+        by_class = tuple(
+            BoxScore(
+                name,
+                float(precision_TK[:, k].mean()),
+                float(precision_TK[0, k]),
+                float(right_K[k] / said_K[k]) if said_K[k] else float("nan"),
+                float(right_K[k] / true_K[k]) if true_K[k] else float("nan"),
+                int(true_K[k]),
+            )
+            for k, name in enumerate(classes)
+        )
+        ap, ap50 = float(np.nanmean(precision_TK)), float(np.nanmean(precision_TK[0]))
+        table = tuple(tuple(map(int, row)) for row in counts_KK)
+        return BoxReport(tuple(classes), len(truth), ap, ap50, loss, shown_from, by_class, table)
+
+    def json(self) -> dict[str, Any]:
+        scores = [{k: None if v != v else v for k, v in vars(score).items()} for score in self.by_class]
+        return vars(self) | {"by_class": scores}
 
 
 def average_precision(
@@ -67,6 +122,31 @@ def _matched(iou_NM: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
                 matched_TN[t, n] = True
                 free_NM[:, free_NM[n].argmax()] = -1
     return matched_TN
+
+
+def confusion(
+    found: Sequence[Boxes], truth: Sequence[Boxes], n_classes: int, shown_from: float, overlap: float = 0.5
+) -> np.ndarray:
+    """How often each class (a row) was called each class (a column); the last row and column are nothing.
+
+    The boxes found with at least the score ``shown_from``, the most certain first, each take the free true box, of
+    whatever class, that they share most with, where intersection over union reaches ``overlap``.
+    """
+    counts_KK = np.zeros((n_classes + 1, n_classes + 1), np.int64)
+    for ours, true in zip(found, truth, strict=True):
+        free_NM = iou(ours.boxes, true.boxes)
+        missed_M = np.ones(len(true.boxes), bool)
+        for n in np.argsort(-ours.scores, kind="stable"):
+            if ours.scores[n] < shown_from:
+                break
+            if missed_M.any() and free_NM[n].max() >= overlap:
+                m = free_NM[n].argmax()
+                counts_KK[true.classes[m], ours.classes[n]] += 1
+                free_NM[:, m], missed_M[m] = -1, False
+            else:
+                counts_KK[n_classes, ours.classes[n]] += 1
+        counts_KK[:n_classes, n_classes] += np.bincount(true.classes[missed_M], minlength=n_classes)
+    return counts_KK
 
 
 def iou(a_N4: np.ndarray, b_M4: np.ndarray) -> np.ndarray:
