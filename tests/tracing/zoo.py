@@ -16,6 +16,8 @@ from pellucid.data.tokenizer import Tokenizer
 from pellucid.model import Model
 from pellucid.networks.cache import KeyValueCache
 from pellucid.networks.decoder import Decoder, decoder_config
+from pellucid.networks.encoder import Classifier, EncoderConfig
+from pellucid.networks.translator import Translator, TranslatorConfig
 
 
 @dataclass
@@ -195,6 +197,18 @@ def decoder(family: str, batch: int = 1, length: int = 7, **shape: Any) -> Case:
     return Case(_shaken(Decoder(decoder_config(family, **sizes, **shape))), (_ids(batch, length),))
 
 
+def classifier(pooling: str) -> Case:
+    """One of our own encoders with its head, over two texts of which one is padded."""
+    config = EncoderConfig(50, 32, 2, 4, 48, 16, classes=3, pooling=pooling)
+    return Case(_shaken(Classifier(config)), (_ids(2, 7), torch.arange(7) < torch.tensor([[4], [7]])))
+
+
+def translator() -> Case:
+    """Our own translator, over two sentences of which one is padded."""
+    config = TranslatorConfig(50, 32, 2, 2, 4, 48, 16, pad_id=0, start_id=0, end_id=1)
+    return Case(_shaken(Translator(config)), (_ids(2, 7), _ids(2, 5), torch.arange(7) < torch.tensor([[4], [7]])))
+
+
 def generation(family: str, tokens: int = 20) -> Case:
     case = decoder(family)
     assert isinstance(case.net, Decoder)
@@ -318,6 +332,10 @@ ZOO: dict[str, Callable[[], Case]] = {
     "mistral, ours": lambda: decoder("mistral", sliding_windows=(4, None)),
     "qwen2, ours": lambda: decoder("qwen2"),
     "qwen3, ours": lambda: decoder("qwen3"),
+    "classifier, ours": lambda: classifier("first"),
+    "classifier of the mean, ours": lambda: classifier("mean"),
+    "translator, ours": translator,
+    "translator, autocast": lambda: _autocast(translator()),
     "gpt2, ours, writing": lambda: generation("gpt2"),
     "qwen3, ours, writing": lambda: generation("qwen3"),
     "gpt2": lambda: hugging("GPT2LMHeadModel", _GPT2, _ids(1, 7)),
