@@ -25,7 +25,7 @@ from transformers import (
 )
 
 import pellucid as pl
-from pellucid import cli
+from pellucid.cli import app as cli
 
 CACHE = Path(__file__).parents[1] / "cache"
 TINY = {"width": 32, "depth": 1, "heads": 2, "context": 32, "vocab": 400, "batch": 8, "threads": 1}

@@ -17,7 +17,8 @@ from types import SimpleNamespace
 import pytest
 
 import pellucid as pl
-from pellucid import cli, language
+from pellucid import language
+from pellucid.cli import app as cli
 from pellucid.tasks.text import TextTask
 from pellucid.training import progress
 from pellucid.training import run as running
@@ -459,7 +460,7 @@ def test_every_line_of_a_training_is_chinese(pellucid, tmp_path):
 
 def test_help_names_every_option_and_needs_no_torch():
     """Help is read often: it must come at once, and `import torch` takes seconds."""
-    code = "import sys; from pellucid.cli import run; run(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from pellucid.cli.app import run; run(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     for command, options in {
         "train": ("--minutes", "--resume", "--dry-run", "--from", "--plan"),
         "generate": ("--top-p", "--show", "--json", "--stop", "--int8"),

@@ -13,7 +13,8 @@ import pytest
 from rich.cells import cell_len
 
 import pellucid as pl
-from pellucid import cli, language
+from pellucid import language
+from pellucid.cli import app as cli
 from pellucid.training import run as running
 
 PROMPT = "The class"

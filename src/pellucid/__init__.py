@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from pellucid.errors import PellucidError
     from pellucid.generation.decode import Token
     from pellucid.generation.options import Sampling
-    from pellucid.model import Evaluation, Model
+    from pellucid.language_model import Evaluation, LanguageModel
+    from pellucid.model import Model
     from pellucid.tracing.edits import edit
     from pellucid.tracing.lenses import top_texts
     from pellucid.tracing.moments import compare
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _HOMES = {
-    "Evaluation": "pellucid.model",
+    "Evaluation": "pellucid.language_model",
+    "LanguageModel": "pellucid.language_model",
     "Model": "pellucid.model",
     "PellucidError": "pellucid.errors",
     "Sampling": "pellucid.generation.options",
@@ -41,6 +43,7 @@ _HOMES = {
 }
 __all__ = [
     "Evaluation",
+    "LanguageModel",
     "Model",
     "PellucidError",
     "Sampling",

@@ -30,7 +30,7 @@ from pellucid.checkpoints.gguf import open_gguf
 from pellucid.data.tokenizer import Tokenizer
 from pellucid.errors import PellucidError
 from pellucid.generation.sampling import Sampling
-from pellucid.model import Model
+from pellucid.language_model import LanguageModel
 
 CACHE = Path(__file__).parents[2] / "cache"
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -259,7 +259,7 @@ def test_quantised_numbers_are_what_they_stand_for(kind, tmp_path):
 
 def test_a_model_in_bfloat16(tmp_path):
     path = write_model(tmp_path / "m.gguf", "llama", model_of("llama"))
-    assert Model.open(path, precision="bf16").network.head.weight.dtype == torch.bfloat16
+    assert LanguageModel.open(path, precision="bf16").network.head.weight.dtype == torch.bfloat16
 
 
 # refusals
@@ -425,12 +425,12 @@ def bpe_settings(pre: str, backend: Backend) -> dict:
 
 
 @pytest.fixture(scope="module", params=["gpt-2", "smollm", "llama-bpe", "qwen2"])
-def pair(request, tmp_path_factory) -> tuple[Backend, Model]:
+def pair(request, tmp_path_factory) -> tuple[Backend, LanguageModel]:
     """A published tokenizer, and a model opened from a .gguf that holds it."""
     backend = published(request.param)
     theirs = model_of("llama", vocab_size=backend.get_vocab_size())
     path = tmp_path_factory.mktemp("bpe") / "m.gguf"
-    return backend, Model.open(write_model(path, "llama", theirs, bpe_settings(request.param, backend)))
+    return backend, LanguageModel.open(write_model(path, "llama", theirs, bpe_settings(request.param, backend)))
 
 
 @settings(max_examples=150)
@@ -514,9 +514,9 @@ SPM_SCORES = [0.0] * 259 + [-float(n) for n in range(len(SPM_TOKENS) - 259)]
 
 
 @pytest.fixture(scope="module")
-def spm(tmp_path_factory) -> Model:
+def spm(tmp_path_factory) -> LanguageModel:
     path = tmp_path_factory.mktemp("spm") / "m.gguf"
-    return Model.open(write_model(path, "llama", model_of("llama"), spm_settings(SPM_TOKENS, SPM_SCORES)))
+    return LanguageModel.open(write_model(path, "llama", model_of("llama"), spm_settings(SPM_TOKENS, SPM_SCORES)))
 
 
 @settings(max_examples=200)
@@ -568,7 +568,7 @@ def smollm() -> Path:
 
 @pytest.mark.slow
 def test_smollm2_knows_the_capital_of_france(smollm):
-    model = Model.open(smollm)
+    model = LanguageModel.open(smollm)
     written = list(model.generate("The capital of France is", sampling=Sampling(greedy=True), max_tokens=1))
     assert "".join(token.text for token in written) == " Paris"
     assert model.probability("The capital of France is", " Paris") > 0.5
@@ -609,6 +609,6 @@ def test_smollm2_s_logits_are_those_of_transformers(smollm):
             heads = 9 if turned[1] == "q" else 3
             array = array.reshape(heads, 32, 2, 576).swapaxes(1, 2).reshape(array.shape)
         tensor.copy_(torch.tensor(array))
-    model = Model.open(smollm)
+    model = LanguageModel.open(smollm)
     ids_BT = torch.tensor([model.tokenizer.encode("The capital of France is Paris, and that of Italy is Rome.")])
     torch.testing.assert_close(model.network(ids_BT), theirs(ids_BT).logits, atol=2e-3, rtol=1e-4)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pellucid import cli, language
+from pellucid import language
+from pellucid.cli import app as cli
 from pellucid.data import sets
 from pellucid.data.sets.packages import Package, fetch, member
 from pellucid.errors import PellucidError

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from torch import nn
 
 import pellucid as pl
-from pellucid.model import Model
+from pellucid.language_model import LanguageModel
 from pellucid.tracing import display, plain
 from pellucid.tracing.asking import TokenByToken
 from pellucid.tracing.layers import Layer
@@ -22,12 +22,12 @@ PROMPT = "春眠不覺曉，處處聞啼鳥。 The capital of France is"
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
+def model() -> LanguageModel:
     return byte_model("gpt2", 2, 128)
 
 
 @pytest.fixture(scope="module")
-def answer(model: Model):
+def answer(model: LanguageModel):
     return model.why(PROMPT, next_token="a", rather_than="b")
 
 
@@ -232,7 +232,7 @@ def test_other_questions(model):
     ).value  # fmt: skip
 
 
-def sum_of_log_probabilities(model: Model, text: str) -> float:
+def sum_of_log_probabilities(model: LanguageModel, text: str) -> float:
     ids = torch.tensor([model.tokenizer.encode(text)])
     log_p = model.network(ids).log_softmax(-1)[0]
     return sum(log_p[n, id].item() for n, id in enumerate(ids[0, 1:]))

@@ -7,7 +7,7 @@ from torch import nn
 
 import pellucid as pl
 from pellucid.data.tokenizer import Tokenizer
-from pellucid.model import Model
+from pellucid.language_model import LanguageModel
 from pellucid.networks.cache import KeyValueCache
 from pellucid.networks.decoder import Decoder, decoder_config
 from tracing.zoo import make
@@ -75,7 +75,7 @@ def model():
     config = decoder_config("llama", vocab_size=tokenizer.vocab_size, d_model=16, n_layers=2, n_heads=4, context=64)
     network = Decoder(config, seed=0).eval().requires_grad_(False)
     network.embedding.weight.mul_(20)
-    return Model(network, tokenizer)
+    return LanguageModel(network, tokenizer)
 
 
 @pytest.mark.parametrize("window", [None, 4])

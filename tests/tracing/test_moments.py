@@ -8,7 +8,7 @@ from torch import nn
 
 import pellucid as pl
 from pellucid.data.tokenizer import Tokenizer
-from pellucid.model import Model
+from pellucid.language_model import LanguageModel
 from pellucid.networks.decoder import Decoder, decoder_config
 
 TEXT = "the cat sat on the mat and the dog sat on the log " * 4
@@ -49,7 +49,7 @@ def models():
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return [Model(net.eval().requires_grad_(False), tokenizer) for net in (before, network)]
+    return [LanguageModel(net.eval().requires_grad_(False), tokenizer) for net in (before, network)]
 
 
 def test_the_differences_add_up_at_every_level(models):

@@ -12,7 +12,7 @@ from torch import nn
 
 import pellucid as pl
 from pellucid import language
-from pellucid.model import Model
+from pellucid.language_model import LanguageModel
 from pellucid.tracing import display, page
 from tracing.zoo import byte_model
 
@@ -21,12 +21,12 @@ VOID = {"meta", "br", "link", "img", "input"}
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
+def model() -> LanguageModel:
     return byte_model("llama", 3, 512, Path("shakespeare"))
 
 
 @pytest.fixture(scope="module")
-def answer(model: Model):
+def answer(model: LanguageModel):
     return model.why(NASTY, next_token="a", rather_than="b")
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import pellucid as pl
 from pellucid.data.tokenizer import Tokenizer
-from pellucid.model import Model
+from pellucid.language_model import LanguageModel
 from pellucid.networks.decoder import Decoder, decoder_config
 from pellucid.tracing.saving import EVENTS, NUMBERS, decode, encode
 from pellucid.tracing.tape import Place
@@ -29,13 +29,13 @@ def bytes_of(x: torch.Tensor) -> bytes:
 
 
 @pytest.fixture(scope="module", params=["gpt2", "qwen3"])
-def model(request) -> Model:
+def model(request) -> LanguageModel:
     tokenizer = Tokenizer.byte_level(request.param)
     network = Decoder(
         decoder_config(request.param, vocab_size=tokenizer.vocab_size, d_model=128, n_layers=3, n_heads=4, context=256)
     )
     network.initialise(0)
-    return Model(network.eval().requires_grad_(False), tokenizer)
+    return LanguageModel(network.eval().requires_grad_(False), tokenizer)
 
 
 def test_a_text_trace_answers_as_before(model, tmp_path):

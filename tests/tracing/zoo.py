@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.data.tokenizer import Tokenizer
-from pellucid.model import Model
+from pellucid.language_model import LanguageModel
 from pellucid.networks.cache import KeyValueCache
 from pellucid.networks.decoder import Decoder, decoder_config
 from pellucid.networks.encoder import Classifier, EncoderConfig
@@ -32,7 +32,7 @@ class Case:
         return self.net(*self.args, **self.named)
 
 
-def byte_model(family: str, layers: int, context: int, folder: Path | None = None) -> Model:
+def byte_model(family: str, layers: int, context: int, folder: Path | None = None) -> LanguageModel:
     """A random language model over bytes."""
     tokenizer = Tokenizer.byte_level()
     shape = {"vocab_size": tokenizer.vocab_size, "d_model": 32, "n_layers": layers, "n_heads": 4, "context": context}
@@ -41,7 +41,7 @@ def byte_model(family: str, layers: int, context: int, folder: Path | None = Non
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
-    return Model(network.eval().requires_grad_(False), tokenizer, folder)
+    return LanguageModel(network.eval().requires_grad_(False), tokenizer, folder)
 
 
 class Perceptron(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import PellucidError
 from pellucid.language import _
@@ -18,6 +18,15 @@ TASKS = {
     "table": "pellucid.tasks.table:TableTask",
     "text": "pellucid.tasks.text:TextTask",
 }
+
+
+# networks of others, by the model_type in their config.json
+FOREIGN: dict[str, str] = {}
+
+
+def task_of(config: dict[str, Any]) -> str:
+    """The name of the task that a config.json belongs to; whatever is of no other task writes text."""
+    return (config.get("pellucid") or {}).get("task") or FOREIGN.get(str(config.get("model_type")), "text")
 
 
 def task_named(name: str) -> type[Task]:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.text import Text
 
 from pellucid.language import _
+
+MOST_CLASSES = 12  # in a confusion matrix that a terminal can show
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,48 @@ class NumberReport:
 
     def json(self) -> dict[str, Any]:
         return _without_nan(vars(self))
+
+
+def show(report: Any) -> None:
+    """Print a report: of classes the figures of each, and who is taken for whom; of numbers the errors."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if isinstance(report, NumberReport):
+        said = _("{name}, {n:,} examples: RMSE {rmse:.4g}, mean error {mae:.4g}, R² {r2:.4f}")
+        numbers = {"rmse": report.rmse, "mae": report.mae, "r2": report.r2}
+        console.print(said.format(name=report.name, n=report.examples, **numbers), markup=False, soft_wrap=True)
+        return
+    loss = "" if report.loss is None else _(", loss {loss:.4g}").format(loss=report.loss)
+    said = _("{n:,} examples, {right}{loss}").format(n=report.examples, right=right(1 - report.accuracy), loss=loss)
+    console.print(said, markup=False, soft_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in (_("class"), _("precision"), _("recall"), "F1", _("examples")):
+        table.add_column(name, justify="left" if name == _("class") else "right")
+    for score in report.by_class:
+        figures = (f"{value:.3f}" for value in (score.precision, score.recall, score.f1))
+        table.add_row(Text(score.name), *figures, f"{score.examples:,}")
+    console.print(table)
+    if len(report.classes) <= MOST_CLASSES:
+        confusion = Table(box=None, padding=(0, 1, 0, 0), title=_("true class below, said class across"))
+        for name in ("", *report.classes):
+            confusion.add_column(Text(name), justify="right")
+        for name, counts in zip(report.classes, report.confusion, strict=True):
+            cells = (
+                Text(f"{n:,}", "bold" if name == other else "") for n, other in zip(counts, report.classes, strict=True)
+            )
+            confusion.add_row(Text(name), *cells)
+        console.print(confusion)
+        return
+    pairs = [
+        (counts[j], name, report.classes[j])
+        for i, (name, counts) in enumerate(zip(report.classes, report.confusion, strict=True))
+        for j in range(len(counts))
+        if j != i and counts[j]
+    ]
+    for n, true, taken_for in sorted(pairs, reverse=True)[:10]:
+        console.print(_("{n:,} × {true} taken for {said}").format(n=n, true=true, said=taken_for), markup=False)
 
 
 def right(error: float) -> str:

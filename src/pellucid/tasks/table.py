@@ -395,7 +395,7 @@ class TableTask:
             even_said=f"ln({len(share_K)})",
             even_among=_("{n} classes").format(n=len(share_K)),
             decisive=True,
-            **self._data(),
+            data=self._data(),
         )
 
     def _reference_for_numbers(self, x_train: Any, y_train: Any, x_held: Any, y_held: Any) -> Reference:
@@ -415,11 +415,11 @@ class TableTask:
                 Rival("linear_model", _("a linear model"), linear_off),
             ),
             decisive=True,
-            **self._data(),
+            data=self._data(),
         )
 
-    def _data(self) -> dict[str, str]:
-        return {} if len(self._parts["validation"]["y"]) else {"data": _("the data it was trained on")}
+    def _data(self) -> str:
+        return "" if len(self._parts["validation"]["y"]) else _("the data it was trained on")
 
     # what a user of the trained model asks
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
-from torch import Tensor, nn
-
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pellucid.tasks.explanation import Explanation
     from pellucid.training.options import TrainOptions
     from pellucid.training.plan import Plan
 
@@ -163,7 +164,7 @@ class Task(Protocol):
         """The SUM of the loss over the targets, and how many targets there are (by weight, where they have weights)."""
 
     def metrics(self, network: nn.Module, plan: Plan, whole: bool = False) -> dict[str, float]:
-        """Figures on held-out data, lower is better; the first decides which model is best; "loss" is among them.
+        """Figures on held-out data, lower is better: the one to be compared first, and "loss", by which a model is best.
 
         ``whole``: on all of it, or on the part that took no part in any decision, where there is one.
         """
@@ -186,3 +187,11 @@ class Predictor(Task, Protocol):
 
     def predict(self, network: nn.Module, inputs: Sequence[Any]) -> list[Prediction]:
         """What the network says about each input."""
+
+    def evaluate(self, network: nn.Module, source: str | None = None) -> Any:
+        """How well it does on a source of data, or on the run's own test part; what it returns has `json()`."""
+
+    def explain(
+        self, network: nn.Module, inputs: Sequence[Any], value: str | None, rather_than: str | None
+    ) -> Explanation:
+        """Why the network says this of the first input: in the user's columns, words, pixels and units."""

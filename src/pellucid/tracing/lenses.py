@@ -294,7 +294,7 @@ def activations(trace: TextTrace, layer: int) -> Numbers:
 
 
 class Reader(Protocol):
-    """What is needed of a model to read texts: `pl.Model` has it."""
+    """What is needed of a model to read texts: `pl.LanguageModel` has it."""
 
     network: Any
     tokenizer: Any

@@ -129,7 +129,7 @@ class Terminal(Progress):
         for sentence in verdict.sentences:
             self.console.print(Padding(Text(sentence), (0, 0, 0, 2)))
         self.console.print(_("The model is in {folder}. Try:").format(folder=folder), markup=False)
-        self.console.print(task.next_command(shlex.quote(str(folder))), markup=False, style="bold")
+        self.console.print(task.next_command(shlex.quote(str(folder))), markup=False, style="bold", soft_wrap=True)
 
     def say(self, text: str) -> None:
         self.console.print(f"• {text}", markup=False, style="yellow")

@@ -182,7 +182,8 @@ class State:
     position: dict[str, Any] = field(default_factory=dict)  # of the data
     journal: int = 0  # offset in bytes
     seconds: float = 0.0  # spent on training steps
-    best: list[float] = field(default_factory=lambda: [math.inf])  # the figures on held-out data, the first decides
+    best: float = math.inf  # lowest loss on held-out data
+    best_figure: float | None = None  # the task's first figure then
     best_step: int = 0
     evaluations_since_best: int = 0
     due: bool = False  # saved before an evaluation that is not in the journal yet
@@ -341,9 +342,13 @@ class Run:
     def evaluate(self) -> None:
         """Measure on held-out data; keep the model if it is the best so far; say what the loss means."""
         metrics = self._metrics(self.network, whole=False)
-        figures = list(metrics.values())
-        if figures < self.state.best:
-            self.state.best, self.state.best_step, self.state.evaluations_since_best = figures, self.state.step, 0
+        if metrics["loss"] < self.state.best:
+            self.state.best, self.state.best_step, self.state.evaluations_since_best = (
+                metrics["loss"],
+                self.state.step,
+                0,
+            )
+            self.state.best_figure = next(iter(metrics.values()))
             self.task.save_network(self.network, self.folder)
         else:
             self.state.evaluations_since_best += 1
@@ -388,8 +393,7 @@ class Run:
         falls: int | None = int(self.plan.steps * level) if level < 1 else None
         if self.plan.events:
             falls = min(falls or self.plan.steps, self.plan.events[0]["step"])
-        best = self.state.best[0] if math.isfinite(self.state.best[0]) else None
-        return History(self.training, self.validation, self.plan.steps, falls, best)
+        return History(self.training, self.validation, self.plan.steps, falls, self.state.best_figure)
 
     def _stop_here(self) -> None:
         self.save()

@@ -19,7 +19,7 @@ from pellucid.checkpoints.decoder import save_decoder
 from pellucid.data.tokenizer import Tokenizer
 from pellucid.errors import PellucidError
 from pellucid.generation.sampling import Sampling
-from pellucid.model import Model
+from pellucid.language_model import LanguageModel
 from pellucid.networks.decoder import Decoder, decoder_config
 
 TEXT = "The cat sat on the mat. The dog sat on the log. 春眠不覺曉，處處聞啼鳥。" * 5
@@ -47,7 +47,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(run):
-    return Model.open(run)
+    return LanguageModel.open(run)
 
 
 @pytest.mark.parametrize("family", FOREIGN)
@@ -65,7 +65,7 @@ def test_a_folder_of_transformers_writes_the_same_greedy_text(family, tmp_path):
     auto = AutoTokenizer.from_pretrained(tmp_path)
     prompt = auto("The cat", return_tensors="pt").input_ids
     expected = theirs.generate(prompt, max_new_tokens=20, do_sample=False, pad_token_id=end)[0, prompt.shape[1] :]
-    ours = Model.open(tmp_path)
+    ours = LanguageModel.open(tmp_path)
     written = list(ours.generate("The cat", sampling=Sampling(greedy=True), max_tokens=20, heal=False))
     assert [token.id for token in written] == expected.tolist()
     text = "".join(token.text for token in written)
@@ -116,7 +116,7 @@ def test_sampling_settings_may_be_given_one_by_one(model):
 
 
 def test_writing_stops_at_the_documents_end(run):
-    model = Model.open(run)
+    model = LanguageModel.open(run)
     # An embedding that answers every question with the end token.
     model.network.norm.weight.zero_()
     written = list(model.generate("The", greedy=True, heal=False, max_tokens=3))
@@ -127,14 +127,14 @@ def test_writing_stops_at_the_documents_end(run):
 
 def test_int8_and_bf16_write_and_say_what_they_cost(run):
     for options in ({"quantise": True}, {"precision": "bf16"}, {"quantise": True, "precision": "bf16"}):
-        model = Model.open(run, **options)
+        model = LanguageModel.open(run, **options)
         assert len(list(model.generate("The cat", max_tokens=8, greedy=True, heal=False))) <= 8
-    exact = Model.open(run)
-    cost = Model.open(run, quantise=True).int8_cost(TEXT)
+    exact = LanguageModel.open(run)
+    cost = LanguageModel.open(run, quantise=True).int8_cost(TEXT)
     assert cost.bits_per_byte == pytest.approx(exact.evaluate(TEXT).bits_per_byte)
     assert 0 < abs(cost.int8_bits_per_byte - cost.bits_per_byte) < 0.1
     assert 0 < cost.log_probability_change < 0.2
-    coarse = Model.open(run, precision="bf16").evaluate(TEXT).bits_per_byte
+    coarse = LanguageModel.open(run, precision="bf16").evaluate(TEXT).bits_per_byte
     assert coarse == pytest.approx(exact.evaluate(TEXT).bits_per_byte, rel=0.02)
 
 
@@ -149,7 +149,7 @@ def test_a_chat_model_gets_its_own_template(run, tmp_path):
     for file in run.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}")
-    model = Model.open(tmp_path)
+    model = LanguageModel.open(tmp_path)
     assert model.chats
     answer = list(model.chat([{"role": "user", "content": "The cat"}], greedy=True, max_tokens=5))
     ids = [*model.tokenizer.encode("The cat"), model.tokenizer.end_id]
@@ -160,9 +160,9 @@ def test_a_chat_model_gets_its_own_template(run, tmp_path):
 @pytest.mark.parametrize("broken", [{"precision": "fp8"}, {"device": "cuda", "quantise": True}])
 def test_what_cannot_be_opened_is_refused(run, broken):
     with pytest.raises(PellucidError):
-        Model.open(run, **broken)
+        LanguageModel.open(run, **broken)
 
 
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(PellucidError, match="no model"):
-        Model.open(tmp_path / "nothing")
+        LanguageModel.open(tmp_path / "nothing")
