@@ -19,6 +19,7 @@ from pellucid.tasks.task import Prediction, Predictor
 if TYPE_CHECKING:
     from pellucid.language_model import LanguageModel
     from pellucid.tasks.explanation import Explanation
+    from pellucid.tracing.trace import Trace
 
 
 def open_model(
@@ -71,9 +72,7 @@ class Model:
             PellucidError: when an input cannot be read.
         """
         with torch.inference_mode():
-            return self.task.predict(
-                self.network, self.task.read(str(inputs)) if isinstance(inputs, str | Path) else inputs
-            )
+            return self.task.predict(self.network, self._read(inputs))
 
     def evaluate(self, source: str | Path | None = None) -> Any:
         """How well it does: figures by class with the confusion matrix, or errors of numbers (`tasks.scores`).
@@ -96,6 +95,10 @@ class Model:
         with torch.inference_mode():
             return task.evaluate(self.network, None if source is None else str(source))
 
+    def trace(self, input: Any) -> Trace:
+        """Run one input and record every operation: any number can then be asked why. See `tracing`."""
+        return self.task.trace(self.network, self._read(input))
+
     def why(self, input: Any, *, value: str | None = None, rather_than: str | None = None) -> Explanation:
         """What the network's answer to one input comes from: the parts of the input that add up to it.
 
@@ -107,5 +110,7 @@ class Model:
         Raises:
             PellucidError: when the input cannot be read, or there is no such class.
         """
-        inputs = self.task.read(str(input)) if isinstance(input, str | Path) else input
-        return self.task.explain(self.network, inputs, value, rather_than)
+        return self.task.explain(self.network, self._read(input), value, rather_than)
+
+    def _read(self, inputs: Any) -> Any:
+        return self.task.read(str(inputs)) if isinstance(inputs, str | Path) else inputs

@@ -21,13 +21,15 @@ from pellucid.data.encoding import Encoding, fit
 from pellucid.data.shuffled import Shuffled
 from pellucid.errors import PellucidError
 from pellucid.language import _
-from pellucid.networks.dense import Dense, DenseConfig
+from pellucid.networks.dense import Dense, DenseConfig, in_units
 from pellucid.networks.losses import LOSSES, count
 from pellucid.networks.scaling import Scaled, Scaling
 from pellucid.tasks import scores
+from pellucid.tasks.explanation import Explanation, Part, difference, explained, one_number, two_classes
 from pellucid.tasks.task import Design, Prediction, Recipe, Reference, Rival
 
 if TYPE_CHECKING:
+    from pellucid.tracing.trace import Trace
     from pellucid.training.options import TrainOptions
     from pellucid.training.plan import Plan
 
@@ -178,7 +180,7 @@ class TableTask:
             output_activation="step" if self._loss == "perceptron" else "linear",
             bias=options.bias,
             norm=None if options.norm in (None, "none") else options.norm,
-            initialisation=options.init or "default",
+            initialisation=options.init or ("zero" if self._loss == "perceptron" else "default"),
         )
         parameters = counts.parameters(families.dense(config)).total
         return [Design(asdict(config), parameters, 6.0 * parameters, 1)]
@@ -432,7 +434,7 @@ class TableTask:
     @torch.no_grad()
     def predict(self, network: Any, inputs: tables.Table | list[dict[str, Any]]) -> list[Prediction]:
         """Each row's class with probabilities, or its number in the user's units."""
-        table = inputs if isinstance(inputs, tables.Table) else tables.from_rows(inputs)
+        table = _table(inputs)
         x_NF = torch.from_numpy(self.encoding.encode(table))
         given = [_shown_row(table, n, self.encoding) for n in range(len(table))]
         if self.encoding.kind == "number":
@@ -470,6 +472,51 @@ class TableTask:
             return scores.ClassReport.of(
                 self.encoding.classes, y_N.numpy(), self._said(outputs_NO).numpy(), loss.item() / n
             )
+
+    def trace(self, network: Any, inputs: tables.Table | list[dict[str, Any]]) -> Trace:
+        """The first row, run by the network that works in the user's units and recorded."""
+        from pellucid.tracing.trace import trace
+
+        return trace(_in_units(network), torch.from_numpy(self.encoding.encode(_table(inputs))[:1]))
+
+    def explain(
+        self, network: Any, inputs: tables.Table | list[dict[str, Any]], value: str | None, rather_than: str | None
+    ) -> Explanation:
+        """The number, or why one class rather than another, by the table's columns."""
+        table = _table(inputs)
+        trace = self.trace(network, table)
+        threshold = None
+        if self.encoding.kind == "number":
+            asked, question = self.encoding.target, one_number(trace, ":out[0,0]")
+        elif len(trace[":out"][0]) > 1:
+            classes = self.encoding.classes
+            a, b = two_classes(classes, trace[":out"][0].tolist(), value, rather_than)
+            asked = _("{a} rather than {b}").format(a=classes[a], b=classes[b])
+            question = difference(trace, asked, f":out[0,{a}]", f":out[0,{b}]")
+        else:
+            asked = _("{a} rather than {b}").format(a=self.encoding.classes[1], b=self.encoding.classes[0])
+            question, threshold = one_number(trace, ":out[0,0]"), 0.0
+            if self._loss == "perceptron":  # a step compares its sum with its threshold, and gives 0 or 1
+                last = _in_units(network).layers[-1]
+                question = one_number(trace, f"layers.{len(network.network.layers) - 1}.linear[0,0]")
+                threshold = 0.0 if last.threshold is None else last.threshold.item()
+        amounts_F = trace.flow(question, exact=True).inputs.get(":in.0")
+        amounts_F = torch.zeros(len(self.encoding.input_names)) if amounts_F is None else amounts_F[0]
+        given = _shown_row(table, 0, self.encoding)
+        parts = [
+            Part(column, given[column], float(amounts_F[indices].sum()))
+            for column, indices in self.encoding.groups.items()
+        ]
+        return explained(asked, trace, question, parts, threshold=threshold)
+
+
+def _table(inputs: tables.Table | list[dict[str, Any]]) -> tables.Table:
+    return inputs if isinstance(inputs, tables.Table) else tables.from_rows(inputs)
+
+
+def _in_units(network: Scaled) -> Any:
+    """The network without scaling around it: its first and last weights are per unit of the user's columns."""
+    return in_units(network.network, network.inputs, network.outputs).eval()  # type: ignore[arg-type]
 
 
 def _keeps_text(source: str) -> bool:

@@ -164,7 +164,7 @@ class Task(Protocol):
         """The SUM of the loss over the targets, and how many targets there are (by weight, where they have weights)."""
 
     def metrics(self, network: nn.Module, plan: Plan, whole: bool = False) -> dict[str, float]:
-        """Figures on held-out data, lower is better: the one to be compared first, and "loss", by which a model is best.
+        """Figures on held-out data, lower is better: first the one to compare, and "loss", by which a model is best.
 
         ``whole``: on all of it, or on the part that took no part in any decision, where there is one.
         """
@@ -190,6 +190,9 @@ class Predictor(Task, Protocol):
 
     def evaluate(self, network: nn.Module, source: str | None = None) -> Any:
         """How well it does on a source of data, or on the run's own test part; what it returns has `json()`."""
+
+    def trace(self, network: nn.Module, inputs: Sequence[Any]) -> Trace:
+        """The first input, run and recorded: every number on the way can be asked why."""
 
     def explain(
         self, network: nn.Module, inputs: Sequence[Any], value: str | None, rather_than: str | None
