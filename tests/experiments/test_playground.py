@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch.nn.utils import parameters_to_vector
 
 import pellucid as pl
+from pellucid.cli import app
 from pellucid.data import toys
 from pellucid.errors import PellucidError
-from pellucid.experiments.playground import Playground, Settings
+from pellucid.experiments.playground import Measured, Playground, Settings
 from pellucid.networks import losses
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "linear", "leaky_relu")
@@ -299,6 +300,16 @@ def test_every_number_can_be_asked_why():
     assert abs(why.residue) < 1e-12
 
 
+def test_neurons_as_formulas():
+    board = Playground(Settings(layers="2", features="x1,sinx2"))
+    board.weights[:] = [0.5, -1.25, 1e-9, 2, 0.125, -3, 1, -2, 0]
+    assert board.formulas() == [
+        "layers.0[0] = tanh(0.5 x1 - 1.25 sinx2 + 0.125)",
+        "layers.0[1] = tanh(1e-09 x1 + 2 sinx2 - 3)",
+        "layers.1[0] = tanh(1 layers.0[0] - 2 layers.0[1] + 0)",
+    ]
+
+
 def test_weights_set_by_hand():
     board = Playground()
     board.set_weight("layers.1.linear.weight[1, 3]", 2.5)
@@ -368,6 +379,49 @@ def test_a_run_that_diverges_is_said_and_can_be_saved():
         list(board.play(10_000))
     opened = Playground.from_json(json.loads(json.dumps(board.to_json(), allow_nan=False)))
     np.testing.assert_array_equal(opened.weights, board.weights)
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = app.run(["playground", *arguments])
+    return code, *capsys.readouterr()
+
+
+def test_the_command_prints_what_python_gives(capsys):
+    spiral = ("--data", "spiral", "--features", "all", "--layers", "8-8", "--steps", "60", "--every", "1")
+    code, printed, _ = run(capsys, *spiral, "--json")
+    report = json.loads(printed)
+    board = Playground(Settings(data="spiral", features="all", layers="8-8"))
+    assert [Measured(**measured) for measured in report["history"]] == list(board.play(60))
+    assert Settings(**report["settings"]) == board.settings
+    assert report["parameters"] == {name: value.tolist() for name, value in board.parameters().items()}
+    code, printed, _ = run(capsys, *spiral)
+    assert code == 0
+    assert board.formulas()[-1] in printed
+    assert f"{board.measure().test_accuracy:.1%}" in printed
+
+
+def test_the_command_takes_links_and_values(capsys):
+    code, printed, _ = run(capsys, "--url", "#problem=regression&networkShape=", "--steps", "100")
+    assert code == 0
+    assert "layers.0[0] = 0." in printed
+    assert "%" not in printed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--layers", "8-0"), ("--features", "x9"), ("--data", "moons"), ("--activation", "gelu"), ("--batch", "0"),
+        ("--loss", "hinge", "--data", "plane"), ("--steps", "-1"), ("--every", "0"), ("--momentum", "0.9"),
+        ("--url", "#activation=mish"), ("--url", "#", "--seed", "3"), ("--noise", "90"), ("--steps", "many"),
+        ("--optimiser", "sgd", "--learning-rate", "100", "--activation", "linear", "--data", "plane"),
+    ],
+)  # fmt: skip
+def test_the_command_refuses(arguments, capsys):
+    code, printed, said = run(capsys, *arguments, "--json")
+    assert code == 2
+    assert not printed
+    assert 1 <= len(said.splitlines()) <= 3
+    assert "fault" not in said
 
 
 def test_play_measures_what_was_asked_for():

@@ -254,6 +254,20 @@ class Playground:
         named = [f"layers.{i}[{j}]" for i, width in enumerate(self.config.widths[1:]) for j in range(width)]
         return [*self._features(), *named]
 
+    def formulas(self) -> list[str]:
+        """Each neuron as a formula of the numbers before it: ``layers.0[0] = tanh(0.52 x1 - 1.3 x2 + 0.1)``."""
+        names, parameters, found, below = self.neurons(), self.parameters(), [], 0
+        for layer, function in enumerate(self.config.activations):
+            inputs = names[below : below + self.config.widths[layer]]
+            below += len(inputs)
+            weight, bias = (parameters[f"layers.{layer}.linear.{what}"] for what in ("weight", "bias"))
+            for j, row in enumerate(weight):
+                terms = [*zip(row, (f" {name}" for name in inputs), strict=True), (bias[j], "")]
+                signed = (f"{'-' if value < 0 else '+'} {abs(value):.4g}{name}" for value, name in terms)
+                total = " ".join(signed).removeprefix("+ ")
+                found.append(f"{names[below + j]} = {total if function == 'linear' else f'{function}({total})'}")
+        return found
+
     def network(self) -> Dense:
         """The same network in PyTorch, float64: for `pl.trace` and why, and to save."""
         network = Dense(self.config).double()
