@@ -121,7 +121,7 @@ def test_a_page_is_written_and_said(why, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ([""], "no prompt"), ([PROMPT, "--token", "id:99999"], "no token 99999"),
+    ([""], "nothing to ask about"), ([PROMPT, "--token", "id:99999"], "no token 99999"),
     ([PROMPT, "--convention", "whim"], "whim"),
     (["word " * 40], "the model sees 32"), ([PROMPT, "--open", "1.x"], "no path"), ([PROMPT, "--open", "9999"], "9999"),
     ([PROMPT, "--about", "nowhere"], "nothing at this address"), ([PROMPT, "--top", "0"], "--top"),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pellucid.tasks.explanation import Explanation
+    from pellucid.tracing.trace import Trace
     from pellucid.training.options import TrainOptions
     from pellucid.training.plan import Plan
 
