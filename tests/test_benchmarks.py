@@ -15,6 +15,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
     [
         ("explanations.py", "a b", ["flow, values", "flow / random"]),
         ("recording.py", "record ask keep", ["TorchLens", "a log-probability: the whole head", "a token generated"]),
+        ("playground_speed.py", "speed look start", ["2-4-2-1 / the browser's engine", "Heat-maps", "found compiled"]),
     ],
 )
 def test_runs_quickly(script: str, parts: str, says: list[str]) -> None:
