@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pellucid.tasks.average_precision import THRESHOLDS, Boxes, average_precision, iou
+from pellucid.tasks.average_precision import THRESHOLDS, Boxes, BoxReport, average_precision, confusion, iou
 
 SQUARE = [0.0, 0.0, 10.0, 10.0]
 
@@ -109,3 +109,13 @@ def test_only_the_order_of_the_scores_counts_and_pictures_may_be_shuffled(seed, 
     assert (np.diff(result, axis=0)[:, ~np.isnan(result[0])] <= 1e-12).all()  # a stricter threshold is never better
     other = [Boxes(one.boxes, one.classes, one.scores**power) for one in found]
     np.testing.assert_allclose(average_precision(other[::-1], truth[::-1], 3), result)
+
+
+def test_who_was_taken_for_whom():
+    truth = picture([SQUARE, [20, 20, 30, 30], [50, 50, 60, 60]], [0, 1, 1], [1, 1, 1])
+    boxes = [SQUARE, SQUARE, [20, 20, 30, 29], [70, 70, 80, 80], [50, 50, 60, 60]]
+    found = picture(boxes, [0, 1, 0, 1, 1], [0.9, 0.8, 0.7, 0.6, 0.1])
+    assert confusion([found], [truth], 2, shown_from=0.5).tolist() == [[1, 0, 0], [1, 0, 1], [0, 2, 0]]
+    report = BoxReport.of(("a", "b"), [found], [truth], 0.5, 1.0)
+    assert [(score.precision, score.recall, score.boxes) for score in report.by_class] == [(0.5, 1.0, 1), (0.0, 0.0, 2)]
+    assert report.json()["by_class"][0]["ap50"] == 1.0

@@ -1,14 +1,17 @@
 """Boxes by the interface that every task has: squares and bars on noise, found again."""
 
 import json
+import re
+from io import StringIO
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
-from pellucid.data.boxes import Boxed, Found, write_boxes
+from pellucid.data.boxes import Boxed, write_boxes
 from pellucid.errors import PellucidError
 from pellucid.networks.detection import detection_loss
 from pellucid.networks.detector import Detector, DetectorConfig
@@ -169,16 +172,18 @@ def test_boxes_are_in_the_pictures_own_pixels(trained):
     small, large = Image.fromarray(one.pixels), Image.fromarray(one.pixels).resize((640, 480))
     for picture, scale in ((small, 1), (large, 10)):
         (prediction,) = task.predict(network, [picture], least=0.2)
-        assert [found.name for found in prediction.value[:1]] == ["bar"]
-        assert iou(np.array([prediction.value[0].box]), one.boxes * scale).item() > 0.5
-        assert all(isinstance(found, Found) and found.score >= 0.2 for found in prediction.value)
+        assert prediction.value[0]["name"] == "bar"
+        assert iou(np.array([prediction.value[0]["box"]]), one.boxes * scale).item() > 0.5
+        assert all(found["score"] >= 0.2 for found in prediction.value)
+        assert task.draw(picture, prediction.value).size == picture.size
 
 
 def test_reads_a_picture_or_a_folder(trained, source):
     task, network = trained
     assert [path.name for path in task.read(str(source))[:2]] == ["00001.png", "00002.png"]
     (prediction,) = task.predict(network, task.read(str(source / "00003.png")))
-    assert prediction.input == source / "00003.png"
+    assert prediction.input == str(source / "00003.png")
+    assert json.loads(json.dumps(vars(prediction)))["value"] == prediction.value
     with pytest.raises(PellucidError, match="There are no pictures here"):
         task.read(str(source / "nothing"))
     with pytest.raises(PellucidError, match="cannot be read"):
@@ -195,6 +200,9 @@ def test_the_report_counts_what_was_found(trained, task, tmp_path):
     assert [sum(row) for row in report.confusion[:2]] == [13, 13]
     assert report.ap <= report.ap50
     assert json.loads(json.dumps(report.json()))["ap50"] == report.ap50
+    shown = StringIO()
+    Console(file=shown, width=120).print(report)
+    assert "20 pictures with 26 boxes" in shown.getvalue()
     own = task.evaluate(network)
     assert own.pictures == task.facts()["test_items"]
 
@@ -202,21 +210,30 @@ def test_the_report_counts_what_was_found(trained, task, tmp_path):
 def test_why_this_box_is_a_bar_adds_up_to_the_pixels(trained):
     task, network = trained
     picture = Image.fromarray(pictures(1, seed=9)[0].pixels)
-    reason = task.explain(network, picture)
-    assert reason.found.name == "bar"
-    assert torch.sigmoid(torch.tensor(reason.answer.value)).item() == pytest.approx(reason.found.score, abs=1e-5)
-    assert reason.answer.total == pytest.approx(reason.answer.value, abs=1e-4)
-    assert reason.pixels.shape == (64, 64)
-    summed = reason.pixels.sum().item() + sum(reason.flow.constants.values())
-    assert summed == pytest.approx(reason.flow.value, abs=1e-3)
-    rather = task.explain(network, picture, rather_than="square")
-    row, column = rather.cell
+    reason = task.explain(network, [picture])
+    assert reason.asked == "the logit of bar"
+    found = task.predict(network, [picture], least=0.05)[0].value[0]
+    assert torch.sigmoid(torch.tensor(reason.value)).item() == pytest.approx(found["score"], abs=1e-5)
+    assert reason.parts[0].name.startswith("in the box [")
+    assert [part.name for part in reason.parts[1:]] == ["around it"]
+    assert abs(reason.residue) < 1e-3
+    assert reason.maps["contributions"].shape == (3, 64, 64)
+    assert reason.maps["contributions"].sum().item() == pytest.approx(sum(part.amount for part in reason.parts))
+    rather = task.explain(network, [picture], "bar", "square")
+    row, column = map(int, re.search(r"row (\d+), column (\d+)", rather.notes[0]).groups())
     logits = network(torch.tensor(np.asarray(_boxed(picture)))[None].permute(0, 3, 1, 2) / 255)[0]
     difference = (logits[0, 1, row, column] - logits[0, 0, row, column]).item()
-    assert rather.answer.value == pytest.approx(difference, abs=1e-4)
-    for arguments, message in (({"which": 99}, "boxes were found"), ({"rather_than": "cat"}, "'cat' is no other")):
+    assert rather.value == pytest.approx(difference, abs=1e-4)
+    assert abs(rather.residue) < 1e-3
+    assert rather.answer.total == pytest.approx(rather.value, abs=1e-4)
+    for value, rather_than, message in (
+        ("cat", None, "no such box on this picture: cat"),
+        ("bar#99", None, "no such box on this picture: bar#99"),
+        ("bar", "cat", "'cat' is no other class"),
+        ("bar", "bar", "'bar' is no other class"),
+    ):
         with pytest.raises(PellucidError, match=message):
-            task.explain(network, picture, **arguments)
+            task.explain(network, [picture], value, rather_than)
 
 
 def _boxed(picture: Image.Image) -> Image.Image:

@@ -74,6 +74,10 @@ class Found:
     name: str  # of the class
     score: float  # the network's own probability that there is one of this class
 
+    def json(self) -> dict[str, Any]:
+        """Its fields, the box to a tenth of a pixel."""
+        return {"name": self.name, "score": self.score, "box": [round(side, 1) for side in self.box]}
+
 
 def annotation_files(folder: Path) -> dict[str, Path]:
     """The files of annotations in a folder: one under "", or one for each of "train", "validation", "test".

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from pellucid.language import _
+
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of intersection over union, from which on a box is right
 RECALLS = np.linspace(0, 1, 101)  # at which precision is read
+MOST_CLASSES = 12  # in a confusion matrix that a terminal can show
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,35 @@ class BoxReport:
         ap, ap50 = float(np.nanmean(precision_TK)), float(np.nanmean(precision_TK[0]))
         table = tuple(tuple(map(int, row)) for row in counts_KK)
         return BoxReport(tuple(classes), len(truth), ap, ap50, loss, shown_from, by_class, table)
+
+    def __rich__(self) -> Any:
+        """As a terminal shows it."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        said = _(
+            "{n:,} pictures with {boxes:,} boxes: average precision {ap:.3f} (AP@[.5:.95]), {ap50:.3f} at an overlap "
+            "of one half (AP@0.5), loss {loss:.4g}"
+        )
+        boxes = sum(score.boxes for score in self.by_class)
+        head = Text(said.format(n=self.pictures, boxes=boxes, ap=self.ap, ap50=self.ap50, loss=self.loss))
+        below = _("precision and recall of boxes that score {score:g}").format(score=self.shown_from)
+        classes = Table(box=None, padding=(0, 2, 0, 0), caption=below, caption_justify="left")
+        for name in (_("class"), "AP", "AP@0.5", _("precision"), _("recall"), _("boxes")):
+            classes.add_column(name, justify="left" if name == _("class") else "right")
+        for score in self.by_class:
+            figures = (f"{value:.3f}" for value in (score.ap, score.ap50, score.precision, score.recall))
+            classes.add_row(Text(score.name), *figures, f"{score.boxes:,}")
+        if len(self.classes) > MOST_CLASSES:
+            return Group(head, classes)
+        names = (*self.classes, _("nothing"))
+        taken = Table(box=None, padding=(0, 1, 0, 0), title=_("true class below, said class across"))
+        for name in ("", *names):
+            taken.add_column(Text(name), justify="right")
+        for i, (name, counts) in enumerate(zip(names, self.confusion, strict=True)):
+            taken.add_row(Text(name), *(Text(f"{n:,}", "bold" if i == j else "") for j, n in enumerate(counts)))
+        return Group(head, classes, taken)
 
     def json(self) -> dict[str, Any]:
         scores = [{k: None if v != v else v for k, v in vars(score).items()} for score in self.by_class]

@@ -39,13 +39,13 @@ from pellucid.tasks.task import Design, Prediction, Recipe, Reference
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from pellucid.tracing.answers import Answer
-    from pellucid.tracing.layers import Flow
+    from pellucid.tasks.explanation import Explanation
     from pellucid.training.options import TrainOptions
     from pellucid.training.plan import Plan
 
 MODEL_TYPE = "pellucid-detector"
 SHOWN = 0.4  # the score from which on a box is shown
+FAINT = 0.05  # the score from which on a box can be asked about
 ENOUGH = 1000  # pictures to count how common classes are
 AT_ONCE = 16  # pictures that are looked at together when nothing is learned from them
 KEPT = 12  # numbers kept for each pixel and channel of a stage: three convolutions, their norms and activations, twice
@@ -285,8 +285,18 @@ class BoxesTask:
 
     @torch.no_grad()
     def predict(self, network: Any, inputs: Sequence[Path | Image], least: float = SHOWN) -> list[Prediction]:
-        """The things on each picture that score ``least``: `data.boxes.Found`, in the picture's own pixels."""
-        return [Prediction(one, self._looked_at(network, one, least)[0]) for one in inputs]
+        """The things on each picture that score ``least``, the most certain first.
+
+        A value is a list of {"name", "score", "box": [left, top, right, bottom]}, in the picture's own pixels.
+        """
+        return [
+            Prediction(str(one), [found.json() for found in self._looked_at(network, one, least)[0]]) for one in inputs
+        ]
+
+    def draw(self, picture: Path | Image, value: Sequence[dict[str, Any]]) -> Image:
+        """The picture with the boxes of a prediction; each class has the same colour on every picture."""
+        colours = {name: data.COLOURS[k % len(data.COLOURS)] for k, name in enumerate(self.classes)}
+        return data.draw(data.opened(picture), [data.Found(**one) for one in value], colours)
 
     def _looked_at(
         self, network: Any, given: Path | Image, least: float
@@ -317,69 +327,68 @@ class BoxesTask:
 
     @torch.no_grad()
     def explain(
-        self,
-        network: Any,
-        given: Path | Image,
-        which: int = 0,
-        rather_than: str | None = None,
-        convention: str = "values",
-    ) -> BoxReason:
-        """Why the box found ``which``-th is of its class, or ``rather_than`` of another one.
+        self, network: Any, inputs: Sequence[Path | Image], value: str | None = None, rather_than: str | None = None
+    ) -> Explanation:
+        """Why a box on the first picture is of its class, or rather of that one than of another, by region and pixel.
 
-        That is the logit of the cell that found it, as a sum of terms, and what each pixel brought.
+        Args:
+            value: Which box: "7" for the most certain one of this class, "7#2" for the next; None: the most certain.
+            rather_than: Another class; None: the logit of the class alone, for classes do not compete here.
 
         Raises:
-            PellucidError: when so many boxes were not found, or there is no such class.
+            PellucidError: when there is no such box or class.
         """
-        from pellucid.tracing.answers import Question
+        from pellucid.tasks.explanation import Part as Share
+        from pellucid.tasks.explanation import difference, explained, one_number
         from pellucid.tracing.trace import trace
 
-        found, seen, given_13HW = self._looked_at(network, given, least=0.05)
-        if which >= len(found):
-            raise PellucidError(
-                _("{n} boxes were found on this picture, the last is number {last}.").format(
-                    n=len(found), last=len(found) - 1
-                ),
-                str(which),
-                _("Name a smaller number."),
-            )
-        if rather_than is not None and (rather_than not in self.classes or rather_than == found[which].name):
+        found, seen, given_13HW = self._looked_at(network, inputs[0], least=FAINT)
+        which = _chosen(found, value)
+        name = found[which].name
+        if rather_than is not None and (rather_than not in self.classes or rather_than == name):
             raise PellucidError(
                 _("{name} is no other class.").format(name=repr(rather_than)),
-                "",
+                "--rather-than",
                 _("The classes are: {classes}.").format(classes=", ".join(self.classes)),
             )
         recorded = trace(network, given_13HW)
         row, column = seen.cells[which].tolist()
-
-        def logit(kind: int, sign: float) -> tuple[Any, Tensor]:
-            return recorded.find(f":out.0[0,{kind},{row},{column}]"), torch.tensor(sign, dtype=torch.float64)
-
-        seeds = [logit(int(seen.classes[which]), 1.0)]
-        name = _("the logit of {name} in the cell of row {row}, column {column}").format(
-            name=found[which].name, row=row, column=column
-        )
+        address = f":out.0[0,{{}},{row},{column}]"
+        question = one_number(recorded, address.format(self.classes.index(name)))
+        asked = _("the logit of {name}").format(name=name)
         if rather_than is not None:
-            seeds.append(logit(self.classes.index(rather_than), -1.0))
-            name = _("{name}, less that of {other}").format(name=name, other=rather_than)
-        question = Question(name, tuple(seeds), together=len(seeds) > 1)
-        flow = recorded.flow(question, convention=convention)
-        return BoxReason(found[which], (row, column), recorded.why(question, convention=convention), flow)
+            asked = _("{a} rather than {b}").format(a=name, b=rather_than)
+            other = address.format(self.classes.index(rather_than))
+            question = difference(recorded, asked, question.name, other)
+        amounts_3HW = recorded.flow(question, exact=True).inputs[":in.0"][0]
+        left, top, right, bottom = seen.boxes[which].round().int().tolist()
+        inside = amounts_3HW[:, top:bottom, left:right].sum().item()
+        box = ", ".join(f"{side:.0f}" for side in found[which].box)
+        shares = [
+            Share(_("in the box [{box}]").format(box=box), None, inside),
+            Share(_("around it"), None, amounts_3HW.sum().item() - inside),
+        ]
+        note = _("the cell of row {row}, column {column} found it: score {score:.3f}, the sigmoid of its logit")
+        notes = (note.format(row=row, column=column, score=found[which].score),)
+        return explained(asked, recorded, question, shares, maps={"contributions": amounts_3HW}, notes=notes)
 
 
-@dataclass(frozen=True)
-class BoxReason:
-    """Why something was found and called what it is called."""
-
-    found: data.Found
-    cell: tuple[int, int]  # row and column of the grid's cell that found it
-    answer: Answer  # the logit, or the difference of two, as a sum
-    flow: Flow  # the same number down to the pixels: Σ pixels + Σ constants = value
-
-    @property
-    def pixels(self) -> Tensor:
-        """What each pixel brought, its colours together: (height, width) of the picture as the network was given it."""
-        return self.flow.inputs[":in.0"][0].sum(0)
+def _chosen(found: Sequence[data.Found], value: str | None) -> int:
+    """The index of the box that the user names."""
+    if value is None and found:
+        return 0
+    name, _hash, number = (value or "").partition("#")
+    own = [index for index, one in enumerate(found) if one.name == name]
+    if number.isdecimal() and 1 <= int(number) <= len(own):
+        return own[int(number) - 1]
+    if own and not _hash:
+        return own[0]
+    there = ", ".join(f"{one.name} {one.score:.2f}" for one in found[:20]) or _("nothing")
+    raise PellucidError(
+        _("There is no such box on this picture: {value}.").format(value=value or _("any")),
+        "",
+        _("There are, with their scores: {boxes}. The second 7 is 7#2.").format(boxes=there),
+    )
 
 
 def _no_annotations(source: str | None) -> PellucidError:

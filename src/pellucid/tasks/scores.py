@@ -98,6 +98,9 @@ def show(report: Any) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
+    if hasattr(report, "__rich__"):  # it knows itself how a terminal shows it
+        console.print(report)
+        return
     if isinstance(report, NumberReport):
         said = _("{name}, {n:,} examples: RMSE {rmse:.4g}, mean error {mae:.4g}, R² {r2:.4f}")
         numbers = {"rmse": report.rmse, "mae": report.mae, "r2": report.r2}
