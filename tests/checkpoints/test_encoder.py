@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from pellucid.checkpoints.encoder import open_classifier, open_encoder, read_labels, save_encoder
+from pellucid.data.framed import FramedTokenizer
 from pellucid.data.tokenizer import Tokenizer
-from pellucid.data.wordpiece import WordPiece
 from pellucid.errors import PellucidError
 from pellucid.networks.encoder import Classifier, Encoder, EncoderConfig, mean_over_tokens
 
@@ -259,7 +259,7 @@ def test_our_tokenizer_beside_it_is_opened_by_transformers(tmp_path: Path) -> No
 def test_minilm_knows_what_is_alike() -> None:
     if not (CACHE / "minilm").is_dir():
         pytest.skip("run `python tests/fetch.py` first, as `make test-all` does")
-    tokenizer, network = WordPiece.open(CACHE / "minilm"), open_encoder(CACHE / "minilm").eval()
+    tokenizer, network = FramedTokenizer.open(CACHE / "minilm"), open_encoder(CACHE / "minilm").eval()
 
     def meaning(text: str) -> torch.Tensor:
         with torch.no_grad():

@@ -25,8 +25,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from pellucid import cli
 from pellucid.checkpoints.gguf import open_gguf
+from pellucid.cli import app as cli
 from pellucid.data.tokenizer import Tokenizer
 from pellucid.errors import PellucidError
 from pellucid.generation.sampling import Sampling

@@ -23,12 +23,14 @@ def train(
     dry_run: bool = False,
     options: Annotated[TrainOptions, Parameter(name="*")] = TrainOptions(),  # noqa: B008
 ) -> None:
-    """Train a language model on a text.
+    """Train a network on a text, a table, pictures or pairs of texts; it says which it takes the data for, and why.
 
     Parameters
     ----------
     source
-        A text file, a folder of them, .jsonl, .parquet or a Hugging Face data set on disk. Left out: a demo text.
+        A text file or a folder of them; a table (.csv, .tsv, .jsonl, .parquet, a Hugging Face data set on disk) with
+        `--target COLUMN`, or `--text COLUMN` to write on like it; a folder of class folders of pictures. Left out: a
+        demo text.
     out
         The new folder of the run.
     resume
