@@ -126,7 +126,7 @@ class Tokenizer:
             show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         )
-        backend.train_from_iterator(_training_pieces(texts), trainer)
+        backend.train_from_iterator(training_pieces(texts), trainer)
         return cls(*_with_end(backend))
 
     @classmethod
@@ -325,7 +325,7 @@ class Tokenizer:
         if id in self._added:
             return token.encode()
         if self._style == "bytes":
-            return _spelled(token)
+            return bytes_spelled(token)
         if self._style == "words":
             return token.replace(self._json["decoder"]["suffix"], " ").encode()
         if re.fullmatch("<0x[0-9A-F]{2}>", token):
@@ -484,8 +484,8 @@ class _Fast:
         ids = [vocabulary[character] for character in _CHARACTERS]
         for merge in model["merges"]:
             left, right = merge if isinstance(merge, list) else merge.split(" ")
-            spelled = _spelled(left + right)
-            parts = [_spelled(part) for part in (left, right)]
+            spelled = bytes_spelled(left + right)
+            parts = [bytes_spelled(part) for part in (left, right)]
             if spelled in ranks or not all(part in ranks for part in parts):
                 return None
             ranks[spelled] = len(ids)
@@ -568,7 +568,7 @@ def _with_end(backend: tokenizers.Tokenizer) -> tuple[tokenizers.Tokenizer, list
     return backend, [backend.get_vocab_size() - 1]
 
 
-def _training_pieces(texts: Sequence[str]) -> Iterator[str]:
+def training_pieces(texts: Sequence[str]) -> Iterator[str]:
     every = -(-sum(map(len, texts)) // SAMPLE) or 1
     pieces = (piece for text in texts for piece in _pieces(text, _CHUNK))
     for piece in islice(pieces, 0, None, every):
@@ -679,7 +679,7 @@ def _special_names(companions: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 
-def _spelled(token: str) -> bytes:
+def bytes_spelled(token: str) -> bytes:
     """The bytes that a byte-level token's characters stand for."""
     return token.translate(_LATIN_1).encode("latin-1")
 
