@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from pellucid.cli import app as cli
 from pellucid.data.boxes import Boxed, write_boxes
 from pellucid.errors import PellucidError
 from pellucid.networks.detection import detection_loss
@@ -240,3 +241,17 @@ def _boxed(picture: Image.Image) -> Image.Image:
     square = Image.new("RGB", (64, 64), (114, 114, 114))
     square.paste(picture)
     return square
+
+
+def test_the_commands(run, source, tmp_path, capfd):
+    picture, drawn = str(source / "00001.png"), tmp_path / "drawn.png"
+    assert cli.run(["predict", str(run), picture, "--save", str(drawn)]) == 0
+    assert Image.open(drawn).size == (64, 48)
+    assert cli.run(["predict", str(run), str(source), "--save", str(drawn)]) == 2
+    assert "there are 60" in capfd.readouterr().err
+    assert cli.run(["predict", str(run), picture]) == 0
+    assert "bar" in capfd.readouterr().out
+    assert cli.run(["evaluate", str(run)]) == 0
+    assert "average precision" in capfd.readouterr().out
+    assert cli.run(["why", str(run), picture]) == 0
+    assert "the logit of bar" in capfd.readouterr().out

@@ -7,7 +7,7 @@ import io
 import json as json_
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -40,7 +40,7 @@ def predict(
     input
         One input (a row as `height=170,sex=F`, a text, a picture), a file of them, or a folder; `-`: standard input.
     save
-        Write the answers to a file: .csv or .jsonl.
+        Write the answers to a file: .csv or .jsonl; or, of boxes, the picture with them: .png or .jpg.
     json
         Print one JSON object an input.
     """
@@ -53,10 +53,18 @@ def predict(
             run,
             _('Use: pellucid generate {folder} "..."').format(folder=run),
         )
-    if save and Path(save).suffix not in (".csv", ".jsonl"):
+    drawn = hasattr(model.task, "draw") and Path(save or "").suffix in (".png", ".jpg")
+    if save and not drawn and Path(save).suffix not in (".csv", ".jsonl"):
         raise PellucidError(_("Answers are written as .csv or .jsonl."), save, _("Name such a file."))
     answers = model.predict(sys.stdin.read() if input == "-" else input)
-    if save:
+    if drawn and len(answers) > 1:
+        raise PellucidError(
+            _("One picture can be drawn, and there are {n}.").format(n=len(answers)), str(save), _("Name one of them.")
+        )
+    if save and drawn:
+        model.task.draw(Path(answers[0].input), answers[0].value).save(save)  # type: ignore[attr-defined]
+        print(_("Written: {path}").format(path=save), file=sys.stderr)
+    elif save:
         _save(answers, Path(save))
         print(_("Written: {path}").format(path=save), file=sys.stderr)
     elif json:
@@ -107,9 +115,14 @@ def _show(answers: list[Prediction], most: int = 5) -> None:
             console.print(_(", ").join(f"{name} {p:.1%}" for name, p in best), markup=False, soft_wrap=True)
         elif isinstance(answer.value, list):
             for found in answer.value:
-                console.print(str(found), markup=False, soft_wrap=True)
+                console.print(_box(found), markup=False, soft_wrap=True)
         else:
             console.print(_short(answer.value), markup=False, soft_wrap=True)
+
+
+def _box(found: dict[str, Any]) -> str:
+    left, top, right, bottom = found["box"]
+    return f"{found['name']} {found['score']:.1%}  [{left:g}, {top:g}, {right:g}, {bottom:g}]"
 
 
 def _short(value: object) -> str:
