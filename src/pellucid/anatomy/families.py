@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the modules import torch, which counting does without
     from pellucid.networks.convnet_config import ConvNetConfig, Piece
     from pellucid.networks.decoder import DecoderConfig
     from pellucid.networks.dense import DenseConfig
+    from pellucid.networks.detector import DetectorConfig
 
 
 def decoder(config: DecoderConfig) -> Sequence:
@@ -157,3 +158,36 @@ def _residual(piece: Piece) -> Sequence:
 def _convolution(inputs: int, piece: Piece, size: int, bias: bool) -> Convolution:
     outputs, height, width = piece.outputs
     return Convolution(inputs, outputs, size, height, width, bias)
+
+
+def detector(config: DetectorConfig, height: int, width: int) -> Sequence:
+    """The tree of a detector for pictures of this size; part names are those of `networks.detector.Detector`."""
+    stages, laterals = [], []
+    inputs = 3
+    for i, channels in enumerate(config.channels):
+        size = height // 2 ** (i + 1), width // 2 ** (i + 1)
+        parts = [
+            _conv_norm("halve", inputs, channels, *size),
+            Part("activation", Activation("relu", channels * prod(size))),
+        ]
+        for name in ("first", "second"):
+            parts.append(_conv_norm(name, channels, channels, *size))
+            parts.append(Part(f"{name}_activation", Activation("relu", channels * prod(size))))
+        stages.append(Part(str(i), Sequence(tuple(parts))))
+        if i >= config.grid:
+            laterals.append(Part(str(i - config.grid), Convolution(channels, config.d_head, 1, *size)))
+        inputs = channels
+    cells = height // config.stride, width // config.stride
+    heads = []
+    for name, outputs in (("classes", config.n_classes), ("boxes", 4)):
+        hidden = _conv_norm("hidden", config.d_head, config.d_head, *cells)
+        activation = Part("activation", Activation("relu", config.d_head * prod(cells)))
+        last = Part("last", Convolution(config.d_head, outputs, 3, *cells))
+        heads.append(Part(name, Sequence((hidden, activation, last)), "head"))
+    top_down = Part("laterals", Sequence(tuple(reversed(laterals))), "convolution")
+    return Sequence((Part("stages", Sequence(tuple(stages)), "convolution"), top_down, *heads))
+
+
+def _conv_norm(name: str, inputs: int, outputs: int, height: int, width: int) -> Part:
+    convolution = Part("0", Convolution(inputs, outputs, 3, height, width, bias=False))
+    return Part(name, Sequence((convolution, Part("1", BatchNorm(outputs), "norm"))))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from pellucid.anatomy import counts, families
 from pellucid.anatomy.memory import PROCESS
 from pellucid.checkpoints.files import read_json
 from pellucid.checkpoints.plain import open_plain, save_plain
@@ -143,12 +143,8 @@ class BoxesTask:
 
     def designs(self, options: TrainOptions) -> list[Design]:
         config = DetectorConfig(len(self.classes))
-        with torch.device("meta"):
-            network, picture = Detector(config, seed=None).eval(), torch.empty(1, 3, self.size, self.size)
-        with FlopCounterMode(display=False) as counter:
-            network(picture)
-        parameters = sum(p.numel() for p in network.parameters())
-        return [Design(asdict(config), parameters, 3.0 * counter.get_total_flops(), 1)]
+        tree = families.detector(config, self.size, self.size)
+        return [Design(asdict(config), counts.parameters(tree).total, 6.0 * counts.multiply_adds(tree), 1)]
 
     def why(self, design: Design, options: TrainOptions) -> dict[str, str]:
         size = _("as given") if options.picture_size else _("the longest side there is, {most} at most")
