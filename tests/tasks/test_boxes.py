@@ -3,6 +3,7 @@
 import json
 import re
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+import pellucid as pl
 from pellucid.cli import app as cli
 from pellucid.data.boxes import Boxed, write_boxes
 from pellucid.errors import PellucidError
@@ -23,6 +25,7 @@ from pellucid.training.options import TrainOptions
 from pellucid.training.plan import Plan
 from pellucid.training.run import start
 
+CACHE = Path(__file__).parents[2] / "cache"
 NAMES = ("square", "bar")
 
 
@@ -255,3 +258,16 @@ def test_the_commands(run, source, tmp_path, capfd):
     assert "average precision" in capfd.readouterr().out
     assert cli.run(["why", str(run), picture]) == 0
     assert "the logit of bar" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_digits_on_photographs(tmp_path):
+    """Digits and places that training never saw."""
+    source = CACHE / "digit-scenes"
+    if not source.exists():
+        pytest.skip("run `python tests/fetch.py` first, as `make test-all` does")
+    start(str(source), str(tmp_path / "run"), TrainOptions(steps=1500, evaluations=5))
+    report = pl.open(tmp_path / "run").evaluate()
+    assert report.pictures == 400
+    assert report.ap50 >= 0.85
+    assert report.ap >= 0.6

@@ -34,6 +34,12 @@ class Part:
     def n_boxes(self) -> int:
         return sum(len(classes_M) for _boxes, classes_M in self.truth)
 
+    def some(self, n: int) -> np.ndarray:
+        """The indices of n pictures, evenly spread; of all, where they are no more or nothing is on those."""
+        last = len(self.truth) - 1
+        chosen = np.unique(np.linspace(0, last, max(1, min(n, last + 1))).round().astype(int))
+        return chosen if any(len(self.truth[i][1]) for i in chosen) else np.arange(last + 1)
+
     def batch(self, indices: np.ndarray) -> Batch:
         return torch.from_numpy(np.ascontiguousarray(self.pixels[indices])), [self.truth[i] for i in indices]
 

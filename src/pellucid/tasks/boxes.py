@@ -48,7 +48,7 @@ SHOWN = 0.4  # the score from which on a box is shown
 FAINT = 0.05  # the score from which on a box can be asked about
 ENOUGH = 1000  # pictures to count how common classes are
 AT_ONCE = 16  # pictures that are looked at together when nothing is learned from them
-KEPT = 12  # numbers kept for each pixel and channel of a stage: three convolutions, their norms and activations, twice
+KEPT = 20  # numbers for each pixel and channel of a stage: its convolutions, norms, activations and their gradients
 
 
 class BoxesTask:
@@ -67,10 +67,13 @@ class BoxesTask:
         self.classes, self.size, self._parts, self._facts = list(classes), size, parts or {}, facts or {}
         self.items = len(self._parts["train"].pixels) if parts else 0
         self.unit = _("pictures")
-        self.judged_on = _("the test pictures") if self._has("test") else self._held_out_said()
-
-    def _held_out_said(self) -> str:
-        return _("the validation pictures") if self._has("validation") else _("the training pictures")
+        self.judged_on = (
+            _("the test pictures")
+            if self._has("test")
+            else _("the validation pictures")
+            if self._has("validation")
+            else _("the training pictures")
+        )
 
     def _has(self, part: str) -> bool:
         """Whether there is anything to be found in a part: without it, nothing can be judged by it."""
@@ -102,15 +105,14 @@ class BoxesTask:
         (folder / "data").mkdir(parents=True, exist_ok=True)
         for part, pictures in shared.items():
             write_part(folder / "data", part, pictures, size)
-        counts = {part: len(pictures) for part, pictures in shared.items()}
         facts = {
             "classes": list(names),
             "picture_size": size,
-            "train_items": counts["train"],
+            "train_items": len(shared["train"]),
             "boxes": sum(len(picture.boxes) for picture in everything),
             "held_out": how,
-            "held_out_items": counts["validation"] or counts["train"],
-            "test_items": counts["test"],
+            "held_out_items": len(shared["validation"] or shared["train"]),
+            "test_items": len(shared["test"]),
             "notes": notes,
         }
         return BoxesTask.restore(folder, facts)
@@ -183,7 +185,8 @@ class BoxesTask:
     def memory(self, plan: Plan) -> int:
         config = _config(plan)
         kept = sum(n * (self.size // 2 ** (stage + 1)) ** 2 for stage, n in enumerate(config.channels)) * KEPT
-        return int(PROCESS + 16 * plan.parameters + 4 * kept * plan.batch)
+        pixels = sum(part.pixels.nbytes for part in self._parts.values())  # memory-mapped, and read again and again
+        return int(PROCESS + pixels + 16 * plan.parameters + 4 * kept * plan.batch)
 
     def rows(self, plan: Plan) -> list[tuple[str, str, str]]:
         config, why = _config(plan), plan.reasons
@@ -226,9 +229,7 @@ class BoxesTask:
     def metrics(self, network: Any, plan: Plan, whole: bool = False) -> dict[str, float]:
         """1 - AP@[.5:.95], 1 - AP@0.5 and the loss, on validation pictures; ``whole``: on the test pictures."""
         part = self._judging(whole)
-        wanted = len(part.pixels) if whole else max(1, min(len(part.pixels), plan.evaluate_items))
-        chosen = np.unique(np.linspace(0, len(part.pixels) - 1, wanted).round().astype(int))
-        found, true, loss = self._measured(network, part, chosen)
+        found, true, loss = self._measured(network, part, part.some(len(part.truth) if whole else plan.evaluate_items))
         precision = average_precision(found, true, len(self.classes))
         missed = {"missed_precision": precision, "missed_precision_at_50": precision[0]}
         return {name: float(1 - np.nanmean(values)) for name, values in missed.items()} | {"loss": loss}
@@ -310,7 +311,7 @@ class BoxesTask:
     def evaluate(self, network: Any, source: str | None = None) -> BoxReport:
         """On the run's own test pictures, or on a folder of pictures with boxes."""
         part = self._judging(True) if source is None else self._part_from(source)
-        found, true, loss = self._measured(network.eval(), part, np.arange(len(part.pixels)))
+        found, true, loss = self._measured(network.eval(), part, part.some(len(part.truth)))
         return BoxReport.of(self.classes, found, true, SHOWN, loss)
 
     def _part_from(self, source: str) -> Part:
@@ -447,7 +448,7 @@ def _census(part: Part, n_classes: int, stride: int) -> _Census:
     side = part.pixels.shape[1] // stride
     centre_2RC = cell_centres(side, side, stride)
     boxes, classes, centres = [], [], []
-    chosen = np.unique(np.linspace(0, len(part.truth) - 1, min(len(part.truth), ENOUGH)).round().astype(int))
+    chosen = part.some(ENOUGH)
     for boxes_N4, classes_N in (part.truth[i] for i in chosen):
         owner_RC = assign(boxes_N4, side, side, stride)
         owner_P = owner_RC[owner_RC >= 0]
