@@ -14,6 +14,8 @@ from pellucid.data.boxes import (
     annotation_files,
     draw,
     letterbox,
+    opened,
+    pictures_in,
     read_boxes,
     write_boxes,
 )
@@ -173,3 +175,32 @@ def test_boxes_are_drawn_where_they_are():
 def test_a_colour_for_each_name_can_be_given():
     drawn = draw(Image.new("L", (50, 50)), [Found((10, 30, 20, 40), "a", 1.0)], {"a": "#010203"})
     assert np.asarray(drawn)[39, 15].tolist() == [1, 2, 3]
+
+
+def test_a_picture_lies_as_its_camera_was_held(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned to the right
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, :10] = 255
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    document = {
+        "images": [{"id": 1, "file_name": "turned.jpg", "width": 20, "height": 40}],
+        "categories": [{"id": 1, "name": "white"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 20, 10]}],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(document))
+    (picture,) = read_boxes(tmp_path / "annotations.json").pictures
+    upright = np.asarray(opened(picture.path))
+    assert upright.shape == (40, 20, 3)
+    assert upright[:8].min() > 200
+    assert upright[12:].max() < 50
+
+
+def test_pictures_in_and_under_a_folder(folder):
+    (folder / "deep").mkdir()
+    Image.new("L", (3, 3)).save(folder / "deep" / "more.JPG")
+    assert [path.name for path in pictures_in(folder)] == ["00001.png", "00002.png", "more.JPG"]
+    assert pictures_in(folder / "00002.png") == [folder / "00002.png"]
+    for nothing in (folder / "gone.png", folder.parent / "empty"):
+        with pytest.raises(PellucidError, match="no pictures here"):
+            pictures_in(nothing)
