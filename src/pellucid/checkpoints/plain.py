@@ -38,7 +38,7 @@ def save_plain(network: nn.Module, folder: str | Path, config: dict[str, Any], o
     folder = Path(folder)
     if isinstance(network, Scaled):
         scalings = {"inputs": network.inputs, "outputs": network.outputs}
-        config = config | {"scaling": {name: len(s.shift) for name, s in scalings.items() if s is not None}}
+        config = config | {"scaling": {name: list(s.shift.shape) for name, s in scalings.items() if s is not None}}
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / TENSORS, dict(network.state_dict()))
     write_json(folder / "config.json", config | {"pellucid": own})

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -157,14 +157,18 @@ def read(
 def read_unlabelled(
     source: str | Path, size: tuple[int, int], channels: int, notes: list[str] | None = None
 ) -> tuple[list[str], np.ndarray]:
-    """Pictures to predict: the names and (n, C, H, W) uint8 of one file, or of all the pictures in and under a folder.
+    """Pictures to predict: the names and (n, C, H, W) uint8 of one file, of all those in and under a folder, or of a
+    table's column.
 
     Raises:
         PellucidError: when there is none, or one cannot be read.
     """
     notes = [] if notes is None else notes
     path = Path(source)
-    if path.is_file():
+    if tables.is_table(path):
+        column = _only_column(tables.read(path), None, path)
+        sources = [found for row, value in enumerate(column.values) if (found := _source(path, row, value))]
+    elif path.is_file():
         sources = [_Source(str(path), path)]
     elif path.is_dir():
         files = [file for file in _walk(path) if file.suffix.lower() in tables.PICTURES]
@@ -194,6 +198,11 @@ def is_folder_of_classes(path: str | Path) -> bool:
     if not path.is_dir() or tables.is_table(path):
         return False
     return any(file.suffix.lower() in tables.PICTURES and file.parent != path for file in _walk(path))
+
+
+def columns_of(table: tables.Table, target: str | None = None) -> list[tables.Column]:
+    """A table's columns of pictures."""
+    return [column for column in table.columns if column.kind == "picture" and column.name != target]
 
 
 # finding
@@ -251,7 +260,6 @@ def _in_table(path: Path, target: str | None, notes: list[str]) -> list[_Source]
 
 def _rows(path: Path, part: int | None, target: str | None, notes: list[str]) -> list[_Source]:
     table = tables.read(path)
-    of_pictures = [column for column in table.columns if column.kind == "picture" and column.name != target]
     if target is None:
         raise PellucidError(
             _("Which column is to be predicted?"),
@@ -259,28 +267,36 @@ def _rows(path: Path, part: int | None, target: str | None, notes: list[str]) ->
             _("Choose one with --target: {columns}.").format(columns=tables.listed(table.names, 30)),
         )
     table.column(target)
-    if len(of_pictures) != 1:
-        what = _("Several columns hold pictures.") if of_pictures else _("No column holds pictures.")
-        raise PellucidError(what, str(path), _("Leave one column of pictures in the table, and the target."))
+    column = _only_column(table, target, path)
     labels = tables.strings(table, target)
-    sources, without = [], 0
-    for row, (value, label) in enumerate(zip(of_pictures[0].values, labels, strict=True)):
-        if value is None or label is None:
-            without += 1
-            continue
-        name = f"{path.name}:{row + 1}"
-        if isinstance(value, Mapping):
-            name = f"{name} ({value['path']})" if value["path"] else name
-            value = value["bytes"] if value["bytes"] is not None else value["path"]
-        if isinstance(value, str):
-            name, value = f"{path.name}:{row + 1} ({value})", path.parent / value
-        if value is None:
-            without += 1
-        else:
-            sources.append(_Source(name, value, str(label), part))
+    sources = [
+        found
+        for row, (value, label) in enumerate(zip(column.values, labels, strict=True))
+        if label is not None and (found := _source(path, row, value, str(label), part))
+    ]
+    without = len(table) - len(sources)
     if without:
         notes.append(_("{n} rows without a picture or a class were left out.").format(n=f"{without:,}"))
     return sources
+
+
+def _only_column(table: tables.Table, target: str | None, path: Path) -> tables.Column:
+    found = columns_of(table, target)
+    if len(found) != 1:
+        what = _("Several columns hold pictures.") if found else _("No column holds pictures.")
+        raise PellucidError(what, str(path), _("Leave one column of pictures in the table, and the target."))
+    return found[0]
+
+
+def _source(path: Path, row: int, value: Any, label: str = "", part: int | None = None) -> _Source | None:
+    """The picture in a table's cell: its bytes, or its path from the table's folder; None where there is none."""
+    name = f"{path.name}:{row + 1}"
+    if isinstance(value, Mapping):
+        name = f"{name} ({value['path']})" if value["path"] else name
+        value = value["bytes"] if value["bytes"] is not None else value["path"]
+    if isinstance(value, str):
+        name, value = f"{path.name}:{row + 1} ({value})", path.parent / value
+    return None if value is None else _Source(name, value, label, part)
 
 
 def _refuse_few(classes: Sequence[str], sources: list[_Source], path: Path) -> None:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 
 class Scaling(nn.Module):
-    """y = (x − shift) / scale, for each column: fitted on training rows, then fixed.
+    """y = (x − shift) / scale, for each column or channel: fitted on training rows or pictures, then fixed.
 
     Args:
-        shift: One number a column, in the user's units: what becomes 0.
-        scale: One number a column: what becomes 1 apart; never 0.
+        shift: One number a column, in the user's units: what becomes 0; of pictures (C, 1, 1).
+        scale: As many: what becomes 1 apart; never 0.
     """
 
     shift: Tensor

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 # in the order in which they are asked whether a source is theirs
 TASKS = {
     "boxes": "pellucid.tasks.boxes:BoxesTask",  # before pictures: its parts are folders of pictures as well
+    "pictures": "pellucid.tasks.pictures:PictureTask",
     "table": "pellucid.tasks.table:TableTask",
     "text": "pellucid.tasks.text:TextTask",
 }
 
 
 # networks of others, by the model_type in their config.json
-FOREIGN: dict[str, str] = {}
+FOREIGN: dict[str, str] = {"efficientnet-lite0": "pictures"}
 
 
 def task_of(config: dict[str, Any]) -> str:
