@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pellucid.errors import PellucidError
+    from pellucid.experiments.probes import probe, sentence_by_layer
     from pellucid.generation.decode import Token
     from pellucid.generation.options import Sampling
     from pellucid.language_model import Evaluation, LanguageModel
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from pellucid.tracing.lenses import top_texts
     from pellucid.tracing.moments import compare
     from pellucid.tracing.saving import load_trace
+    from pellucid.tracing.silent import silent_neurons
     from pellucid.tracing.trace import record, trace
     from pellucid.tracing.updates import step_memory
     from pellucid.training.options import TrainOptions
+    from pellucid.training.stepping import step
     from pellucid.verbs import open, plan, resume, train
 
 __version__ = "0.1.0"
@@ -34,8 +37,12 @@ _HOMES = {
     "load_trace": "pellucid.tracing.saving",
     "open": "pellucid.verbs",
     "plan": "pellucid.verbs",
+    "probe": "pellucid.experiments.probes",
     "record": "pellucid.tracing.trace",
     "resume": "pellucid.verbs",
+    "silent_neurons": "pellucid.tracing.silent",
+    "sentence_by_layer": "pellucid.experiments.probes",
+    "step": "pellucid.training.stepping",
     "step_memory": "pellucid.tracing.updates",
     "top_texts": "pellucid.tracing.lenses",
     "trace": "pellucid.tracing.trace",
@@ -54,8 +61,12 @@ __all__ = [
     "load_trace",
     "open",
     "plan",
+    "probe",
     "record",
     "resume",
+    "sentence_by_layer",
+    "silent_neurons",
+    "step",
     "step_memory",
     "top_texts",
     "trace",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import signal
@@ -119,9 +120,8 @@ def _room_for(folder: Path) -> Iterator[Path]:
 def _plan(task: Task, options: TrainOptions) -> Plan:
     if options.plan:
         plan = Plan.open(Path(options.plan))
-        if {k: v for k, v in plan.facts.items() if k != "notes"} != {
-            k: v for k, v in task.facts().items() if k != "notes"
-        }:
+        here = json.loads(json.dumps(task.facts()))  # as it would come back from the file
+        if {k: v for k, v in plan.facts.items() if k != "notes"} != {k: v for k, v in here.items() if k != "notes"}:
             raise PellucidError(
                 _("The plan was made for other data."),
                 options.plan,
@@ -142,7 +142,7 @@ def _plan(task: Task, options: TrainOptions) -> Plan:
 
 def seconds_per_step(task: Task, plan: Plan, least: float = 1.5) -> float:
     """Make a few real training steps by ``plan`` on a throw-away network; the median of the seconds that one takes."""
-    network, optimiser, batches = _ready(task, plan)
+    network, optimiser, batches = ready(task, plan)
     times: list[float] = []
     started = time.perf_counter()
     for _step in steps(network, task, optimiser, plan, batches):
@@ -159,7 +159,7 @@ def seconds_per_step(task: Task, plan: Plan, least: float = 1.5) -> float:
     return times[len(times) // 2]
 
 
-def _ready(task: Task, plan: Plan) -> tuple[nn.Module, Optimiser, Batches]:
+def ready(task: Task, plan: Plan) -> tuple[nn.Module, Optimiser, Batches]:
     """Network, optimiser and data at step 0 of the plan."""
     torch.manual_seed(plan.seed)
     torch.set_num_threads(plan.threads)
@@ -201,7 +201,7 @@ class State:
 
 
 def _run(folder: Path, plan: Plan, task: Task, progress: Progress) -> None:
-    network, optimiser, batches = _ready(task, plan)
+    network, optimiser, batches = ready(task, plan)
     saved = checkpoint.load(folder / "checkpoints" / "last", network, task, optimiser)
     state = State.of(saved, folder) if saved is not None else State()
     if state.position:
