@@ -41,7 +41,8 @@ def test_every_verdict_is_explained():
     ("said", "value"),
     [
         ("the first 2 % of the steps", THRESHOLDS["start"].value == 0.02),
-        ("is not 2 % below the unigram loss", THRESHOLDS["learned"].value == 0.02),
+        ("is not 2 % below that of the simplest guess", THRESHOLDS["learned"].value == 0.02),
+        ("below a thousandth of the simplest guess", THRESHOLDS["solved"].value == 0.001),
         ("lower the loss by 1 % or more", THRESHOLDS["worth"].value == 0.01),
         ("the training loss is 10 % above", THRESHOLDS["diverged"].value == 0.1),
         ("fewer than 3 evaluations", THRESHOLDS["level_points"].value == 3),
