@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pellucid.anatomy.weights import Weights
 from pellucid.checkpoints.decoder import open_decoder
 from pellucid.checkpoints.files import read_json
 from pellucid.checkpoints.gguf import open_gguf
@@ -134,6 +135,10 @@ class LanguageModel:
             unprompted=unprompted,
             alternatives=alternatives,
         )
+
+    def weights(self) -> Weights:
+        """Every parameter by its name."""
+        return Weights.of(self.network)
 
     @property
     def chats(self) -> bool:

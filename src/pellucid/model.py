@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from pellucid.anatomy.weights import Weights
 from pellucid.checkpoints.files import read_json
 from pellucid.errors import PellucidError
 from pellucid.language import _
@@ -111,6 +112,14 @@ class Model:
             PellucidError: when the input cannot be read, or there is no such class.
         """
         return self.task.explain(self.network, self._read(input), value, rather_than)
+
+    def weights(self) -> Weights:
+        """Every parameter by its name; of a table's network in the user's units: y = ax + b with the real a."""
+        in_units = getattr(self.task, "in_units", None)
+        if in_units is None:
+            return Weights.of(self.network)
+        network, inputs, outputs = in_units(self.network)
+        return Weights.of(network, inputs, outputs)
 
     def _read(self, inputs: Any) -> Any:
         return self.task.read(str(inputs)) if isinstance(inputs, str | Path) else inputs

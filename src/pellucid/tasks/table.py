@@ -320,6 +320,26 @@ class TableTask:
         x_BF, y_B = batch
         return self._loss_of(network.network.scores(x_BF), y_B)
 
+    def examples(self, batch: tuple[Tensor, Tensor]) -> list[dict[str, Any]]:
+        """A batch's rows as the user knows them: inputs and target in their own units, classes by name."""
+        encoding = self.encoding
+        x_BF = batch[0] * torch.from_numpy(encoding.scales) + torch.from_numpy(encoding.shifts)
+        if encoding.kind == "number":
+            said = (batch[1].double() * encoding.target_scale + encoding.target_shift).tolist()
+        else:
+            said = [encoding.classes[int(y > 0 if self._loss in TWO_CLASSES else y)] for y in batch[1]]
+        names = [*encoding.input_names, encoding.target]
+        return [dict(zip(names, [*row, y], strict=True)) for row, y in zip(x_BF.tolist(), said, strict=True)]
+
+    def points(self, part: str) -> tuple[Tensor, Tensor]:
+        """The rows of "train", "validation" or "test": inputs (n, F) in the user's units, numbers or classes (n,)."""
+        return self._parts[part]["x"], self._parts[part]["y"]
+
+    def in_units(self, network: Any) -> tuple[nn.Module, list[str], list[str]]:
+        """The network that takes and gives the user's units, and the names of its inputs and outputs."""
+        outputs = self.encoding.classes if self._loss == "cross_entropy" else [self.encoding.target]
+        return _in_units(network), self.encoding.input_names, list(outputs)
+
     def _loss_of(self, outputs_BO: Tensor, y_B: Tensor) -> tuple[Tensor, float]:
         weights = self._weights
         return LOSSES[self._loss](outputs_BO, y_B, weights), count(y_B, weights)
@@ -335,10 +355,16 @@ class TableTask:
             y = torch.where(y > 0, high, low)
         return x, y
 
-    @torch.no_grad()
     def metrics(self, network: Any, plan: Plan, whole: bool = False) -> dict[str, float]:
         """On the validation rows, or with ``whole`` the test rows; on the training rows where none are held out."""
-        part = self._judging(whole)
+        return self._metrics_on(network, self._judging(whole))
+
+    def training_metrics(self, network: Any, plan: Plan) -> dict[str, float]:
+        """The same figures on the training rows."""
+        return self._metrics_on(network, "train")
+
+    @torch.no_grad()
+    def _metrics_on(self, network: Any, part: str) -> dict[str, float]:
         x_NF, y_N = self._scaled[part]
         outputs_NO = network.network.scores(x_NF)
         loss, n = self._loss_of(outputs_NO, y_N)

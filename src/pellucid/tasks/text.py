@@ -284,6 +284,10 @@ class TextTask:
     def batches(self, split: str, plan: Plan) -> Batches:
         return Batches(self.train if split == "train" else self.validation, plan.items, plan.batch, plan.seed)
 
+    def examples(self, batch: tuple[Tensor, Tensor]) -> list[dict[str, str]]:
+        """The texts of a batch."""
+        return [{"text": self.tokenizer.decode(ids_T)} for ids_T in batch[0].tolist()]
+
     def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
         """Cross-entropy in nats, summed over the tokens to predict (targets below 0 are masked)."""
         ids_BT, targets_BT = batch
