@@ -113,6 +113,24 @@ class Model:
         """
         return self.task.explain(self.network, self._read(input), value, rather_than)
 
+    def similarity(self, text: str, other: str) -> float:
+        """How alike two texts are to an encoder: the cosine between the means of their tokens' vectors, -1 to 1.
+
+        It means something for an encoder that was trained for it, such as MiniLM.
+
+        Raises:
+            PellucidError: when the model reads no texts into vectors.
+        """
+        embed = getattr(self.task, "embed", None)
+        if embed is None:
+            raise PellucidError(
+                _("This model makes no vectors of texts."),
+                str(self.folder or ""),
+                _("Open an encoder, such as MiniLM: pellucid sets get minilm."),
+            )
+        a_D, b_D = embed(self.network, [text, other])
+        return (a_D @ b_D).item()
+
     def weights(self) -> Weights:
         """Every parameter by its name; of a table's network in the user's units: y = ax + b with the real a."""
         in_units = getattr(self.task, "in_units", None)
