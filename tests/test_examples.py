@@ -12,6 +12,7 @@ import pellucid as pl
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PRINTS = {
+    "failing.py": ("memorising", "learned nothing yet", "diverging", "silent for ever", "try a larger network"),
     "train_on_your_text.py": ("bits per byte", "The "),
     "tokens_with_probabilities.py": ("rank", "least expected:"),
     "why.py": ("a sum of", "by token:", "as a term of the sum", "attention doubled"),

@@ -287,6 +287,14 @@ def rows(simple=0.5):
     return Reference("squared error a row", simple, "the mean", "error", lambda e: f"{e:.3g} kg", decisive=True)
 
 
+def test_losses_of_small_batches_that_scatter_do_not_diverge():
+    """Eight rows a batch: the median of sixty steps moves by a tenth without any meaning."""
+    states = [judge(rows(), history(lambda n: 1.0, lambda n: 1.0, noise=0.35, seed=s), True).state for s in range(20)]
+    assert "diverging" not in states
+    rising = history(lambda n: 1.0 + n / STEPS, lambda n: 1.0 + n / STEPS, noise=0.35)
+    assert judge(rows(), rising, finished=True).state == "diverging"
+
+
 def test_rows_that_are_foretold_exactly_are_learned():
     run = history(lambda n: 0.5 * math.exp(-n / 50), lambda n: 0.5 * math.exp(-n / 50), noise=0.3)
     verdict = judge(rows(), run, finished=True)

@@ -50,6 +50,7 @@ THRESHOLDS = {
     # what the change means
     "learned": Threshold(0.02, "of the unigram loss below it: whoever only knows frequencies comes that close"),
     "diverged": Threshold(0.1, "of the loss, or of what was gained if that is more: windows scatter less"),
+    "certain": Threshold(4, "standard errors of a window's median: the lowest of ten lies two below by chance alone"),
     "gap": Threshold(0.25, "of the validation loss: 0.05 to 0.11 was seen after one pass over a text, 0.8 after 12"),
     # what doubling the steps might give
     "level_from": Threshold(
@@ -132,7 +133,9 @@ def _diverging(seen: _Seen) -> bool:
     if len(seen.training) < _threshold("start_points"):
         return False
     gained = seen.windows[0] - seen.lowest_training
-    return seen.recent_training - seen.lowest_training > _threshold("diverged") * max(seen.lowest_training, gained)
+    rise = seen.recent_training - seen.lowest_training
+    certain = rise > _threshold("certain") * seen.window_scatter
+    return certain and rise > _threshold("diverged") * max(seen.lowest_training, gained)
 
 
 def _memorising(seen: _Seen) -> bool:
@@ -330,6 +333,9 @@ class _Seen:
         width = max(int(_threshold("window_points")), math.ceil(_threshold("window") * len(losses)))
         ends = range(len(losses), width - 1, -width)  # what is left at the beginning is no window
         self.windows = [float(np.median(losses[end - width : end])) for end in ends][::-1]
+        spreads = [float(np.std(losses[end - width : end])) for end in ends][::-1]
+        calm = spreads[int(np.argmin(self.windows))] if self.windows else 0.0
+        self.window_scatter = math.sqrt(math.pi / 2) * calm / math.sqrt(width)  # of the lowest window's median
 
         # With evaluations as good as each other, the first is the best: the later ones brought nothing.
         self.best_step, self.best_loss = min(self.validation, key=lambda point: point[1], default=(0, math.inf))
