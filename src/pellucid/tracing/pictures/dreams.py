@@ -19,8 +19,8 @@ from pellucid.tracing.trace import Trace, trace
 AXES = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 2.0, -1.0))
 SPREAD = (1.0, 0.45, 0.11)
 # Answers are squared, and what is below zero counts less: over all places those of an edge detector add up to nothing.
-BELOW_ZERO = 0.1
-FIELDS = 2  # waves longer than so many receptive fields are all treated alike
+BELOW_ZERO = 0.5
+FIELDS = 4  # waves longer than so many receptive fields are all treated alike
 
 
 def dream(

@@ -34,8 +34,12 @@ class Box(NamedTuple):
         return self.right - self.left
 
 
+Seen = tuple[frozenset[int], frozenset[int]]  # rows and columns
+NOTHING: Seen = (frozenset(), frozenset())
+
+
 def receptive_field(trace: Trace, path: str, row: int, column: int) -> Box:
-    """The pixels that can have changed the numbers at one place of a module's maps.
+    """The smallest box with all pixels that can have changed the numbers at one place of a module's maps.
 
     It is read off the operations that ran: exact for convolutions, poolings, padding, and what works place by place;
     of any other operation every place is taken to depend on everything. Whatever the weights are: pixels outside change
@@ -52,32 +56,33 @@ def receptive_field(trace: Trace, path: str, row: int, column: int) -> Box:
     """
     numbers, picture = trace.find(path), trace.find(":in").place
     place = numbers.place
-    wanted: dict[int, tuple[Place, Box]] = {}
-    here = Box(row, row + 1, column, column + 1) if len(place.shape) == 4 else _whole(place)
-    _want(wanted, place, here)
+    here = (frozenset([row]), frozenset([column])) if len(place.shape) == 4 else _whole(place)
+    wanted: dict[int, tuple[Place, Seen]] = {place.storage: (place, here)}
     for call in reversed(trace.tape.calls[: numbers.time]):
         for out in call.outs:
             if out is None or out.storage not in wanted:
                 continue
-            reader, box = wanted[out.storage]
+            reader, seen = wanted[out.storage]
             if out.numel >= reader.numel:  # else the rest is from before
                 del wanted[out.storage]
             if _geometry(reader) != _geometry(out):
-                box = _whole(out)
+                seen = _whole(out)
             for operand in call.operands():
                 if operand.storage not in trace.tape.parameters:
-                    _want(wanted, operand, _before(call, operand, out, box))
-    if picture.storage not in wanted:
+                    _want(wanted, operand, _before(call, operand, out, seen))
+    reader, seen = wanted.get(picture.storage, (picture, NOTHING))
+    rows, columns = seen if _geometry(reader) == _geometry(picture) else _whole(picture)
+    if not (rows and columns):  # only padding is seen
         return Box(0, 0, 0, 0)
-    reader, box = wanted[picture.storage]
-    return box if _geometry(reader) == _geometry(picture) else _whole(picture)
+    return Box(min(rows), max(rows) + 1, min(columns), max(columns) + 1)
 
 
-def _before(call: Call, given: Place, out: Place, box: Box) -> Box:
-    """Which places of an operand a box of an operation's result depends on."""
-    whole = _whole(given)
+def _before(call: Call, given: Place, out: Place, seen: Seen) -> Seen:
+    """Which rows and columns of an operand those of an operation's result depend on."""
+    if not all(seen):
+        return NOTHING
     if len(given.shape) != 4 or len(out.shape) != 4:
-        return whole
+        return _whole(given)
     arguments = dict(zip((argument.name for argument in call.op._schema.arguments), call.args, strict=False))
     if call.name == "convolution" and not arguments["transposed"]:
         kernel = arguments["weight"].shape[2:]
@@ -90,34 +95,35 @@ def _before(call: Call, given: Place, out: Place, box: Box) -> Box:
         pad = (*arguments["pad"], 0, 0)  # left, right, top, bottom
         kernel, stride, padding, dilation = (1, 1), (1, 1), (pad[2], pad[0]), (1, 1)
     elif _each_place(call, arguments) and given.shape[2:] == out.shape[2:]:
-        return box
+        return seen
     else:
-        return whole
+        return _whole(given)
     rows, columns = (
-        (
-            min(max(first * stride[d] - padding[d], 0), given.shape[2 + d]),
-            max(min((last - 1) * stride[d] - padding[d] + dilation[d] * (kernel[d] - 1) + 1, given.shape[2 + d]), 0),
+        frozenset(
+            at
+            for place in places
+            for tap in range(kernel[d])
+            if 0 <= (at := place * stride[d] - padding[d] + dilation[d] * tap) < given.shape[2 + d]
         )
-        for d, (first, last) in enumerate((box[:2], box[2:]))
+        for d, places in enumerate(seen)
     )
-    return Box(*rows, *columns)
+    return rows, columns
 
 
 def _each_place(call: Call, arguments: dict[str, Any]) -> bool:
     return facts(call.op).pointwise or (call.name in EACH_PLACE and not arguments.get("training"))
 
 
-def _want(wanted: dict[int, tuple[Place, Box]], place: Place, box: Box) -> None:
+def _want(wanted: dict[int, tuple[Place, Seen]], place: Place, seen: Seen) -> None:
+    """Add to what is wanted of a storage."""
     if place.storage in wanted:
         other, more = wanted[place.storage]
         if _geometry(other) != _geometry(place):
-            place, box = (place, _whole(place)) if place.numel > other.numel else (other, _whole(other))
-        elif more.height and more.width and box.height and box.width:
-            tops, lefts = (box.top, more.top), (box.left, more.left)
-            box = Box(min(tops), max(box.bottom, more.bottom), min(lefts), max(box.right, more.right))
+            place = max(place, other, key=lambda p: p.numel)
+            seen = _whole(place)
         else:
-            box = max(box, more, key=lambda b: b.height * b.width)
-    wanted[place.storage] = place, box
+            seen = (seen[0] | more[0], seen[1] | more[1])
+    wanted[place.storage] = place, seen
 
 
 def _geometry(place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -125,9 +131,9 @@ def _geometry(place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return place.shape[-2:], place.strides[-2:]
 
 
-def _whole(place: Place) -> Box:
+def _whole(place: Place) -> Seen:
     height, width = (1, 1, *place.shape)[-2:]
-    return Box(0, height, 0, width)
+    return frozenset(range(height)), frozenset(range(width))
 
 
 def _two(x: int | tuple[int, ...]) -> tuple[int, int]:

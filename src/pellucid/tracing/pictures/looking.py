@@ -17,7 +17,7 @@ from pellucid.tracing.display import percent, signed
 from pellucid.tracing.pictures.channels import Patch, check_channel, evaluating, no_maps, strongest_patches
 from pellucid.tracing.pictures.dreams import dream
 from pellucid.tracing.pictures.fields import Box, receptive_field
-from pellucid.tracing.pictures.regions import Region, class_question, cut, has_maps, recorded_once, region
+from pellucid.tracing.pictures.regions import Cut, Region, class_question, cut, has_maps, recorded_once, region
 from pellucid.tracing.pictures.scale import Scale
 from pellucid.tracing.tape import Scope
 from pellucid.tracing.trace import Trace
@@ -79,15 +79,14 @@ class Look:
         guesses = ", ".join(f"{guess.label} {percent(guess.probability)}" for guess in self.guesses)
         lines = [
             f"{self.name}: {guesses}",
-            adds_up(self, self.region.pixels.map.sum().item(), self.region.pixels.constants, self.region.pixels.past),
+            adds_up(self, self.region.pixels),
+            adds_up(self, self.region.maps),
         ]
         for level in self.levels:
             channels = ", ".join(f"{one.channel} ({signed(one.contribution)})" for one in level.channels)
-            lines.append(
-                _(
-                    "{path}: each place sees {height} × {width} pixels; channels and what they brought: {channels}"
-                ).format(path=level.path, height=level.field.height, width=level.field.width, channels=channels)
-            )
+            said = _("{path}: sees {height} × {width} pixels; channels and what they brought: {channels}")
+            box = level.field
+            lines.append(said.format(path=level.path, height=box.height, width=box.width, channels=channels))
         return "\n".join(lines)
 
     def save(self, path: str | Path) -> None:
@@ -101,13 +100,18 @@ class Look:
         save(self, Path(path))
 
 
-def adds_up(look: Look, part: float, constants: float, rest: float) -> str:
+def adds_up(look: Look, part: Cut) -> str:
     """The sum of a cut, as a line."""
     asked = look.target
     if look.rather_than is not None:
         asked = _("{target} rather than {other}").format(target=look.target, other=look.rather_than)
-    return _("{asked}: {value} = pixels or maps {part}, constants {constants}, rounding {rest}").format(
-        asked=asked, value=signed(look.region.value), part=signed(part), constants=signed(constants), rest=f"{rest:.1g}"
+    return _("{asked}: {value} = {amount} (from {where}) {constants} (constants) {rest} (rounding)").format(
+        asked=asked,
+        value=signed(part.value),
+        amount=signed(part.amounts.sum().item()),
+        where=_("the pixels") if part.path == ":in" else part.path,
+        constants=signed(part.constants),
+        rest=f"{part.past:+.1g}",
     )
 
 

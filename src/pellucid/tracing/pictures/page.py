@@ -16,7 +16,6 @@ from pellucid.tracing.display import percent, signed
 from pellucid.tracing.page import ASSETS, MARK
 from pellucid.tracing.pictures.drawing import data_uri, filter_picture, fit, heat, over, photograph, sheet, sides
 from pellucid.tracing.pictures.looking import adds_up
-from pellucid.tracing.pictures.regions import Cut
 
 if TYPE_CHECKING:
     from pellucid.tracing.pictures.channels import Patch
@@ -135,26 +134,19 @@ def _region(look: Look) -> str:
         target = _("{target} rather than {other}").format(target=look.target, other=look.rather_than)
     hint = _(
         "Three accounts of the same logit. The flow adds up exactly and takes both sides: blue spoke for {target}, "
-        "orange against. To the pixels it is sharp but restless, and most of the answer lies in constants, the biases "
-        "of channels that had seen enough; at the last maps little is left to constants. Grad-CAM adds up to nothing "
-        "in particular and leaves out what spoke against; it is here to be compared."
+        "orange against. To the pixels it is sharp but restless, and much of a deep network's answer lies in "
+        "constants, the biases of channels that had seen enough; at the last maps it is coarse and plain. Grad-CAM "
+        "adds up to nothing in particular and leaves out what spoke against; it is here to be compared."
     ).format(target=target)
     figures = [
         _figure(sides(region.pixels.map, contrast=0.5), _("flow to the pixels")),
         _figure(sides(region.maps.map, look.picture), _("flow to {path}").format(path=region.maps.path)),
         _figure(over(look.picture, region.grad_cam), _("Grad-CAM of {path}").format(path=region.maps.path), lossy=True),
     ]
-    sums = "".join(
-        f'<p class="sum">{escape(_sum(look, part, name))}</p>'
-        for part, name in ((region.pixels, _("to the pixels")), (region.maps, region.maps.path))
-    )
+    sums = "".join(f'<p class="sum">{escape(adds_up(look, part))}</p>' for part in (region.pixels, region.maps))
     asked = f'<p class="quiet"><code>trace.why("{escape(region.question)}")</code></p>' * (look.rather_than is None)
     body = f'<div class="three">{"".join(figures)}</div>{sums}{asked}'
     return _section(_("Which region decided: {target}").format(target=target), hint, body)
-
-
-def _sum(look: Look, part: Cut, name: str) -> str:
-    return f"{name}: {adds_up(look, part.map.sum().item(), part.constants, part.past)}"
 
 
 def _levels(look: Look) -> str:
