@@ -49,6 +49,7 @@ class Explanation:
     threshold: float | None = None  # what a step neuron compares the value with: value > threshold is yes
     maps: dict[str, Tensor] | None = None  # arrays worth a picture, such as contributions by pixel (C, H, W)
     notes: tuple[str, ...] = ()
+    beside: tuple[Any, ...] = ()  # what helps to understand it: shown by a terminal as it is, on a page by `html()`
 
     @cached_property
     def flow(self) -> Flow:
@@ -79,17 +80,20 @@ class Explanation:
             "constants": self.constants,
             "residue": self.residue,
             "notes": list(self.notes),
+            "beside": [one.json() for one in self.beside],
         }
 
     def save(self, path: str | Path, top: int = 8) -> None:
         """Write a page of HTML that shows layers, inputs and terms: see `Answer.save`."""
-        self.answer.save(path, top)
+        from pellucid.tracing.page import save
+
+        save(self.answer, path, top, beside="".join(one.html() for one in self.beside))
 
     def show(self, top: int = 8) -> None:
         """Print it: the largest parts, all others together, the constants, the sum."""
         from rich.console import Console
 
-        Console(highlight=False).print(_rendered(self, top))
+        Console(highlight=False).print(_rendered(self, top), *self.beside, sep="\n")
 
 
 def explained(

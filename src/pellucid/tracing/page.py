@@ -49,8 +49,8 @@ PIXELS = 48  # most rows and columns of a picture
 ROWS = 160  # most tokens that get a row or a number of their own
 
 
-def save(shown: Any, path: str | Path, top: int = 8, limit: int = 2_000_000) -> None:
-    """See `Shown.save`."""
+def save(shown: Any, path: str | Path, top: int = 8, limit: int = 2_000_000, beside: str = "") -> None:
+    """See `Shown.save`. ``beside``: HTML of the caller's own, put after all else."""
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise PellucidError(_("A page is a .html file."), str(path), _("Name it why.html, for example."))
@@ -60,10 +60,10 @@ def save(shown: Any, path: str | Path, top: int = 8, limit: int = 2_000_000) -> 
             str(path),
             _("Choose another name."),
         )
-    write_text(path, page(shown, top, limit))
+    write_text(path, page(shown, top, limit, beside))
 
 
-def page(shown: Any, top: int = 8, limit: int = 2_000_000) -> str:
+def page(shown: Any, top: int = 8, limit: int = 2_000_000, beside: str = "") -> str:
     """The whole page."""
     style, script = ((ASSETS / name).read_text("utf-8") for name in ("why.css", "why.js"))
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -84,7 +84,7 @@ def page(shown: Any, top: int = 8, limit: int = 2_000_000) -> str:
     )
     made = _("Made with Pellucid: a file of its own, which asks nothing of the network.")
     before += f'<main class="why"><nav class="tools" hidden>{tools}</nav>'
-    after = f"<footer><p>{escape(foot)}</p><p>{escape(made)}</p></footer></main>{after}"
+    after = f"{beside}<footer><p>{escape(foot)}</p><p>{escape(made)}</p></footer></main>{after}"
     room = limit - len((before + after).encode())
     for share in (1.0, 0.6, 0.3, 0.0):
         inside = _body(shown, top, int(room * share), UNFOLDED if share else 0)
