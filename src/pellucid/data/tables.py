@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,8 +125,14 @@ def read(source: str | Path) -> Table:
         PellucidError: when the file is not a table, or not a sound one: no header, no rows, rows of unequal length,
             a name twice, numbers that can be read in two ways.
     """
+    path = Path(source)
+    return _read(str(source), path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=2)  # every task looks at a source before one of them prepares it
+def _read(source: str, changed: int) -> Table:
     notes: list[str] = []
-    return recognised(arrow(source, notes), str(source), notes)
+    return recognised(arrow(source, notes), source, notes)
 
 
 def from_rows(rows: Sequence[Mapping[str, Any]], name: str = "") -> Table:

@@ -262,6 +262,10 @@ def _draft(task: Task, design: Design, options: TrainOptions, machine: Machine, 
         for name in ("optimiser", "learning_rate")
     }
     reasons |= machine.why
+    if recipe.precision and not options.precision:
+        reasons["precision"] = recipe.why.get("precision", "") or _("a small network gains nothing from less")
+    if recipe.threads and not options.threads:
+        reasons["threads"] = _("the work of a step is too small to share")
     return Plan(
         task=task.name,
         network=design.network,
