@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pellucid.errors import PellucidError
     from pellucid.experiments.probes import probe, sentence_by_layer
+    from pellucid.experiments.sweep import sweep
+    from pellucid.experiments.playground import Playground
     from pellucid.generation.decode import Token
     from pellucid.generation.options import Sampling
     from pellucid.language_model import Evaluation, LanguageModel
@@ -29,6 +31,7 @@ _HOMES = {
     "LanguageModel": "pellucid.language_model",
     "Model": "pellucid.model",
     "PellucidError": "pellucid.errors",
+    "Playground": "pellucid.experiments.playground",
     "Sampling": "pellucid.generation.options",
     "Token": "pellucid.generation.decode",
     "TrainOptions": "pellucid.training.options",
@@ -42,6 +45,7 @@ _HOMES = {
     "resume": "pellucid.verbs",
     "silent_neurons": "pellucid.tracing.silent",
     "sentence_by_layer": "pellucid.experiments.probes",
+    "sweep": "pellucid.experiments.sweep",
     "step": "pellucid.training.stepping",
     "step_memory": "pellucid.tracing.updates",
     "top_texts": "pellucid.tracing.lenses",
@@ -53,6 +57,7 @@ __all__ = [
     "LanguageModel",
     "Model",
     "PellucidError",
+    "Playground",
     "Sampling",
     "Token",
     "TrainOptions",
@@ -68,6 +73,7 @@ __all__ = [
     "silent_neurons",
     "step",
     "step_memory",
+    "sweep",
     "top_texts",
     "trace",
     "train",
