@@ -17,13 +17,14 @@ TASKS = {
     "boxes": "pellucid.tasks.boxes:BoxesTask",  # before pictures: its parts are folders of pictures as well
     "pictures": "pellucid.tasks.pictures:PictureTask",
     "table": "pellucid.tasks.table:TableTask",
+    "pairs": "pellucid.tasks.pairs:PairsTask",
     "labels": "pellucid.tasks.labels:LabelTask",
     "text": "pellucid.tasks.text:TextTask",
 }
 
 
 # networks of others, by the model_type in their config.json
-FOREIGN: dict[str, str] = {"bert": "labels", "efficientnet-lite0": "pictures"}
+FOREIGN: dict[str, str] = {"bert": "labels", "marian": "pairs", "efficientnet-lite0": "pictures"}
 
 
 def task_of(config: dict[str, Any]) -> str:
