@@ -6,6 +6,7 @@ import math
 import os
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ def machine_of(options: TrainOptions) -> Machine:
     return Machine(device, threads, precision, why)
 
 
+@cache  # one measurement serves many trainings in one process
 def _seconds(dtype: torch.dtype, device: str) -> float:
     left, right = (torch.ones(1024, 1024, dtype=dtype, device=device) for _side in range(2))
     best = math.inf
