@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,8 @@ def one_step(number: int, network: nn.Module, task: Task, batches: Batches, opti
     Raises:
         PellucidError: when loss or gradient is not finite, or no batch has a target. Nothing has been updated then.
     """
-    network.train()
+    if not network.training:
+        network.train()
     random_state = torch.get_rng_state()
     micro_batches: list[Any] = []
     losses: list[Tensor] = []
@@ -72,22 +74,23 @@ def one_step(number: int, network: nn.Module, task: Task, batches: Batches, opti
             _("step {step}, data position {position}").format(step=number, position=batches.position),
             _("Look at the targets of these examples, or train on longer texts."),
         )
-    mean_loss = torch.stack(losses).sum().item() / targets
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients).item() / targets
+    mean_loss = sum(loss.item() for loss in losses) / targets
+    gradients = [p.grad for p in optimiser.names if p.grad is not None]
+    norm = math.hypot(*torch.stack(torch._foreach_norm(gradients)).tolist()) / targets
     if not (math.isfinite(mean_loss) and math.isfinite(norm)):
         torch.set_rng_state(random_state)
         raise not_finite(number, network, task, micro_batches, plan, mean_loss, norm)
     shorten = 1.0 if plan.clip is None else min(1.0, plan.clip / (norm + 1e-6))
     torch._foreach_mul_(gradients, shorten / targets)
-    optimiser.step(factor(plan, number))
+    rate = factor(plan, number)
+    optimiser.step(rate)
     optimiser.zero_grad()
-    return Step(number, mean_loss, targets, norm, factor(plan, number), empty)
+    return Step(number, mean_loss, targets, norm, rate, empty)
 
 
 def autocast(plan: Plan) -> Any:
     """Matrix products in the plan's precision; weights stay in fp32."""
-    return torch.autocast(plan.device, torch.bfloat16, enabled=plan.precision == "bf16")
+    return torch.autocast(plan.device, torch.bfloat16) if plan.precision == "bf16" else nullcontext()
 
 
 def not_finite(

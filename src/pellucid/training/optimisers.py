@@ -26,6 +26,8 @@ class Optimiser:
         decay = {"weight_decay": plan.weight_decay if plan.optimiser == "adamw" else 0.0}
         weights = {"params": [p for p in rest if p.ndim >= 2], **decay, **penalties}
         others = {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0}
+        if not penalties and not decay["weight_decay"]:  # nothing tells them apart: one group, half the calls
+            weights, others = {"params": rest, **decay}, {"params": []}
         groups = [group for group in (weights, others) if group["params"]]
         self.parts: list[torch.optim.Optimizer] = []
         if inside:
