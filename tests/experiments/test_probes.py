@@ -147,7 +147,7 @@ def test_spread_and_change_are_those_of_numpy():
     assert probes.change(WORD) == pytest.approx((0.1, np.std([0.1, 0, 0.2], ddof=1)))
     assert probes.best(WORD) == 5
     assert probes.best(TEXT) == 0
-    assert "level" in probes.summary()[0]  # 0.1 is no more than twice the spread
+    assert "about level" in probes.summary()[0]  # 0.1 is no more than twice the spread
 
 
 def test_padding_and_company_change_nothing(folder):
@@ -235,9 +235,7 @@ def test_what_cannot_be_probed_is_said_once(folder, data, tmp_path, capsys):
     save_decoder(Decoder(DecoderConfig("llama", 259, 8, 1, 2, 2, 4, 16, context=16)), decoder)
     few = table(tmp_path / "few.jsonl", 40)
     short = tmp_path / "short.jsonl"
-    lines = (
-        {"said": f"{row} !", "topic": "odd" if row % 2 else "even"} for row in range(100)
-    )
+    lines = ({"said": f"{row} !", "topic": "odd" if row % 2 else "even"} for row in range(100))
     short.write_text("".join(json.dumps(line) + "\n" for line in lines))
     asked = ("--data", data, "--target", "topic")
     for arguments, said in (

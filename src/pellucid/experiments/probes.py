@@ -31,7 +31,8 @@ FEWEST_TEXTS = 60
 FEWEST = 10  # texts that a word or a position must occur in, to be asked about
 MOST = 60  # examples of a word or a position: as many of each, or nearly
 TEST = 0.3  # the share of the texts that probes are judged on
-WEAKEST_PENALTY = 0.01  # C of the logistic regression: enough for some 400 numbers seen in some 1,000 examples
+INVERSE_PENALTY = 0.01  # C of the logistic regression: strong enough for some 400 numbers seen in some 1,000 examples
+NEGLIGIBLE = 0.01  # a change of accuracy that is not worth a word, however sure it is
 BATCH = 32
 
 WORD, POSITION, TOKEN, TEXT = QUESTIONS = ("word", "position", "token", "text")
@@ -113,8 +114,8 @@ class Probes:
         lines = []
         for question, name in names().items():
             mean, spread = self.change(question)
-            if abs(mean) <= 2 * spread or abs(mean) < 0.0005:
-                said = _("{question}: level from layer {first} to layer {last}, within the spread ({change})")
+            if abs(mean) <= max(2 * spread, NEGLIGIBLE):
+                said = _("{question}: about level from layer {first} to layer {last} ({change})")
             elif mean < 0:
                 said = _("{question}: fades from layer {first} to layer {last} ({change})")
             else:
@@ -427,7 +428,7 @@ def _right_by_states(x_ND: np.ndarray, y_N: np.ndarray, x_MD: np.ndarray, y_M: n
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=WEAKEST_PENALTY, max_iter=2000)).fit(x_ND, y_N)
+    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_PENALTY, max_iter=2000)).fit(x_ND, y_N)
     return float(fitted.score(x_MD, y_M))
 
 
