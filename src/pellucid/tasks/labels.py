@@ -45,10 +45,11 @@ Batch = tuple[Tensor, Tensor, Tensor]  # ids_BT, mask_BT, classes_B
 
 PARTS = ("train", "validation", "test")
 SHARES = (0.7, 0.15, 0.15)
-LONGEST = 128  # tokens, where the user says nothing
-STEPS = 1200  # after which an encoder of this size knows as much of few texts as it ever will
+LONGEST = 256  # tokens, where the user says nothing
+STEPS = 800  # after which an encoder of this size knows as much of few texts as it ever will
 JUDGED = 1000  # held-out texts are enough to tell which state is best
 HIDDEN = 0.2  # share of a text's tokens hidden from a step, so that no word alone decides what is learned
+SMOOTHING = 0.1  # of the classes it learns from, so that it does not grow surer than it has reason to (Szegedy 2016)
 AT_ONCE = 64  # texts in a batch that learns nothing
 # scripts that put no spaces between words: Thai to Khmer, kana, Chinese characters
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
@@ -167,7 +168,6 @@ class LabelTask:
             "tokenizer": tokenizer.digest,
             "vocabulary_why": why,
             "fine_tuned": options.start_from is not None,
-            "hidden": 0.0 if options.start_from else HIDDEN,
             "notes": notes,
         }
         if options.class_weights:
@@ -301,7 +301,16 @@ class LabelTask:
             (_("heads"), str(network["n_heads"]), why.get("heads", "")),
             (_("context"), _("{n} tokens").format(n=self._facts["context"]), why.get("context", "")),
             (_("dropout"), f"{network['dropout']:g}", why.get("dropout", "")),
-            (_("hidden"), f"{self._facts['hidden']:.0%}", _("of the tokens, in a step: no word alone is relied on")),
+            *self._tricks(),
+        ]
+
+    def _tricks(self) -> list[tuple[str, str, str]]:
+        """What keeps a network that begins from nothing from learning the texts by heart."""
+        if self._facts["fine_tuned"]:
+            return []
+        return [
+            (_("hidden"), f"{HIDDEN:.0%}", _("of the tokens, in a step: no word alone is relied on")),
+            (_("smoothing"), f"{SMOOTHING:g}", _("of the classes learned from: it does not grow too sure")),
         ]
 
     # what the loop asks
@@ -341,14 +350,16 @@ class LabelTask:
         return ids_BT, torch.arange(longest) < lengths_B1
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, float]:
-        """Nats of the classes; while the network learns, of texts with some tokens hidden."""
+        """Nats of the classes; while a new network learns, of texts with some tokens hidden and smoothed classes."""
         device = next(network.parameters()).device
         ids_BT, mask_BT, classes_B = batch
-        if network.training and self._facts["hidden"]:
-            mask_BT = _without_some(mask_BT, self._facts["hidden"])
+        learning = network.training and not self._facts["fine_tuned"]
+        if learning:
+            mask_BT = _without_some(mask_BT, HIDDEN)
         ids_BT, mask_BT, classes_B = (tensor.to(device) for tensor in (ids_BT, mask_BT, classes_B))
         weights = self._weights.to(device) if self._weights is not None else None
-        return cross_entropy(network(ids_BT, mask_BT), classes_B, weights), count(classes_B, weights)
+        loss = cross_entropy(network(ids_BT, mask_BT), classes_B, weights, SMOOTHING if learning else 0.0)
+        return loss, count(classes_B, weights)
 
     def metrics(self, network: nn.Module, plan: Plan, whole: bool = False) -> dict[str, float]:
         """On the validation texts (at least ``JUDGED`` of them), or with ``whole`` on the test texts."""
