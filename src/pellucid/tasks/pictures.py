@@ -26,6 +26,7 @@ from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.networks.convnet import PRESETS, ConvNet, ConvNetConfig, convnet_config
 from pellucid.networks.efficientnet import EfficientNetConfig
+from pellucid.networks.initialisation import check_initialisation
 from pellucid.networks.losses import count, cross_entropy
 from pellucid.networks.scaling import Scaled, Scaling
 from pellucid.tasks import scores
@@ -158,6 +159,7 @@ class PictureTask:
     def designs(self, options: TrainOptions) -> list[Design]:
         (channels, height, width), n_classes = self._facts["picture"], len(self.classes)
         name, init = options.network or self._usual_network(), options.init or "default"
+        check_initialisation(init)
         if name in PRESETS or not any(sign in name for sign in " ,;"):
             config = convnet_config(name, channels, height, width, n_classes, init)
         else:

@@ -71,7 +71,9 @@ class Optimiser:
                 for parameter in group["params"]:
                     saved = by_parameter.get(self.names[parameter], {})
                     part.state[parameter] = {
-                        what: value.to(parameter.device) if what != "step" or group.get("fused") else value
+                        what: torch.empty_like(parameter).copy_(value)  # fused steps count on one memory format
+                        if value.shape == parameter.shape
+                        else value.to(parameter.device if group.get("fused") else value.device)
                         for what, value in saved.items()
                     }
 
