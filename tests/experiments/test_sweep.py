@@ -178,7 +178,8 @@ def test_two_hidden_layers_fit_the_spiral(tmp_path):
 
 @pytest.mark.slow
 def test_too_many_neurons_overfit_noisy_points(tmp_path):
-    toys.make("circle", noise=50, samples=150).save(tmp_path / "noisy.csv")
-    options = {"target": "label", "learning_rate": 0.01, "steps": 2500, "patience": 0, "batch": 16}
-    found = pl.sweep(tmp_path / "noisy.csv", tmp_path / "s", {"layers": ["0", "4", "128-128"]}, 2, **options)
+    toys.make("circle", noise=50, samples=300).save(tmp_path / "noisy.csv")
+    options = {"target": "label", "learning_rate": 0.01, "steps": 2000, "patience": 0, "batch": 32}
+    found = pl.sweep(tmp_path / "noisy.csv", tmp_path / "s", {"layers": ["0", "16", "128-128"]}, 2, **options)
     assert [found.state(setting) for setting in found.settings] == ["underfits", "", "overfits"]
+    assert found.best is found.settings[1]

@@ -105,7 +105,7 @@ def surfaces(found: Sweep) -> Figure | None:
     task, _network = _opened(found, settings[0])
     if not _is_plane(task):
         return None
-    columns = math.ceil(math.sqrt(len(settings) * 1.4))
+    columns = len(settings) if len(settings) <= 4 else math.ceil(math.sqrt(1.4 * len(settings)))
     rows = math.ceil(len(settings) / columns)
     figure = Figure(figsize=(2.4 * columns, 2.55 * rows + 0.6), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
