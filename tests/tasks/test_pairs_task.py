@@ -14,7 +14,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import pellucid as pl
 from pellucid.cli.app import run as command
-from pellucid.data.pair_tokens import MASKED, PairBatches, PairTokens
+from pellucid.data.pair_tokens import MASKED, ROUND, PairBatches, PairTokens
 from pellucid.data.tokenizer import Tokenizer
 from pellucid.errors import PellucidError, StoppedError
 from pellucid.generation.translate import translate
@@ -160,7 +160,7 @@ def test_a_pass_has_every_pair_once_in_batches_of_bounded_size(tokens):
     batches = tokens.in_batches(np.arange(len(tokens)), 400, np.random.default_rng(0))
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(tokens)))
     for rows in batches:
-        assert len(rows) == 1 or len(rows) * tokens.target_lengths[rows].max() <= 400
+        assert len(rows) == 1 or len(rows) * tokens.batch(rows, 0, 0).target.shape[1] <= 400
     spread = np.mean([np.ptp(tokens.source_lengths[rows] + tokens.target_lengths[rows]) for rows in batches])
     assert spread < 0.2 * np.ptp(tokens.source_lengths + tokens.target_lengths)
 
@@ -176,6 +176,7 @@ def test_a_batch_is_shifted_masked_and_padded(tokens):
         assert (batch.wanted[n, len(target) :] == MASKED).all()
         assert batch.target[n, : len(target)].tolist() == [7, *target[:-1]]
         assert (batch.target >= 0).all()
+        assert batch.source.shape[1] % ROUND == batch.target.shape[1] % ROUND == 0
 
 
 def test_batches_go_on_from_any_position(tokens):
@@ -323,11 +324,11 @@ def test_why_a_word_adds_up_over_both_sides(model):
     total = sum(part.amount for part in found.parts) + sum(found.constants.values()) + found.residue
     assert total == pytest.approx(found.value)
     assert abs(found.residue) < 1e-3 * max(1.0, abs(found.value))
-    read = [part.name for part in found.parts if part.given == "read"]
+    read = [part.name for part in found.parts if part.given == "in the text"]
     assert read == ["the", "red", "dog", "sees", "the", "wolf", ".", "(end)"]
     assert [part.name for part in found.parts if part.given == "written before"] == ["(start)", "el", "perro"]
     strongest = max(found.parts, key=lambda part: part.amount)
-    assert (strongest.name, strongest.given) == ("red", "read")
+    assert (strongest.name, strongest.given) == ("red", "in the text")
 
 
 def test_the_alignment_is_shown_in_the_terminal_and_on_the_page(model, tmp_path):
@@ -395,8 +396,9 @@ def no_text_beside(folder):
 
 
 def nothing_fits(folder):
-    write(folder / "rows.jsonl", sentences(40))
-    return ["rows.jsonl", "--target", "es", "--context", "3"], "No pair fits"
+    rows = sentences(40)
+    write(folder / "rows.jsonl", [{"en": row["en"] * 9, "es": row["es"]} for row in rows])
+    return ["rows.jsonl", "--target", "es", "--context", "7"], "No pair fits into 8 tokens a side"
 
 
 def no_target(folder):

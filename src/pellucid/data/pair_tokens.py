@@ -18,10 +18,13 @@ from pellucid.errors import PellucidError
 from pellucid.language import _
 
 MASKED = -100  # no target, for every loss
+# lengths are rounded up to a multiple of it: where every batch has a shape of its own, matrix products in bf16 on a CPU
+# are prepared anew each time, which takes half as long again and gigabytes
+ROUND = 8
 
 
 class PairBatch(NamedTuple):
-    """Some pairs, filled up to the longest on either side."""
+    """Some pairs, filled up to one length on either side."""
 
     source: Tensor  # (B, S), each with its end token, then padding
     mask: Tensor  # (B, S), true where the source is no padding
@@ -123,20 +126,16 @@ class PairTokens:
 
         With ``random``, pairs of equal length meet others each time, and the batches come in any order.
         """
-        order = np.arange(len(rows)) if random is None else random.permutation(len(rows))
-        both = self.source_lengths[rows] + self.target_lengths[rows]
-        rows = rows[order[np.argsort(both[order], kind="stable")]]
-        lengths = self.target_lengths[rows]
-        batches, first, longest = [], 0, 0
-        for n, length in enumerate(lengths.tolist()):
-            longest = max(longest, length)
-            if n > first and longest * (n - first + 1) > tokens:
-                batches.append(rows[first:n])
-                first, longest = n, length
-        batches.append(rows[first:])
-        if random is None:
-            return batches
-        return [batches[n] for n in random.permutation(len(batches))]
+        rows = rows if random is None else random.permutation(rows)
+        target = -(-self.target_lengths[rows] // ROUND)
+        order = np.lexsort((self.source_lengths[rows] // ROUND, target))
+        rows, target = rows[order], target[order]
+        batches: list[np.ndarray] = []
+        for length in np.unique(target).tolist():
+            alike = rows[target == length]
+            size = max(1, tokens // (length * ROUND))
+            batches += [alike[n : n + size] for n in range(0, len(alike), size)]
+        return batches if random is None else [batches[n] for n in random.permutation(len(batches))]
 
 
 class PairBatches:
@@ -178,9 +177,10 @@ class PairBatches:
         return self._pairs.batch(rows, self._start_id, self._pad_id)
 
 
-def padded(texts: list[np.ndarray], filling: int) -> Tensor:
-    """Ids of several texts, int64, filled up to the longest."""
-    whole_BT = np.full((len(texts), max(map(len, texts))), filling, np.int64)
+def padded(texts: list[np.ndarray], filling: int, multiple: int = ROUND) -> Tensor:
+    """Ids of several texts, int64, filled up to the longest and on to a multiple."""
+    longest = max(map(len, texts))
+    whole_BT = np.full((len(texts), -(-longest // multiple) * multiple), filling, np.int64)
     for row, ids in zip(whole_BT, texts, strict=True):
         row[: len(ids)] = ids
     return torch.from_numpy(whole_BT)

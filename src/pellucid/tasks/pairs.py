@@ -20,7 +20,7 @@ from pellucid.checkpoints.translator import open_translator, save_translator
 from pellucid.data import pairs as data
 from pellucid.data import splits, tables
 from pellucid.data.compress import unigram_nats
-from pellucid.data.pair_tokens import MASKED, PairBatch, PairBatches, PairTokens, padded
+from pellucid.data.pair_tokens import MASKED, ROUND, PairBatch, PairBatches, PairTokens, padded
 from pellucid.data.text import file_text
 from pellucid.data.tokenizer import Tokenizer
 from pellucid.errors import PellucidError
@@ -111,7 +111,8 @@ class PairsTask:
             part: PairTokens.encode([s for s, _t in pairs], [t for _s, t in pairs], tokenizer)
             for part, pairs in texts.items()
         }
-        context, parts = _fitting(encoded, options.context, notes)
+        wanted = options.context and -(-options.context // ROUND) * ROUND
+        context, parts = _fitting(encoded, wanted, notes)
         for part, pairs in parts.items():
             pairs.save(folder / "data" / f"{part}.npz")
         tokenizer.save(folder, FAMILY)
@@ -204,11 +205,11 @@ class PairsTask:
         return Recipe(
             "muon",
             1e-2 * scale,
-            2e-3 * scale,
+            3e-3 * scale,
             warmup=0.05,
             passes=60,
             why={
-                "optimiser": _("a lower loss than AdamW in as many steps (docs/performance.md)"),
+                "optimiser": _("a lower loss than AdamW in as many steps"),
                 "learning_rate": _("found at a width of 256, falling as 1/√width above it"),
                 "passes": _("{passes} passes over the pairs: more would be learned by heart"),
                 "few": _("the fewest from which a network learns anything: there are very few pairs"),
@@ -269,10 +270,9 @@ class PairsTask:
         """Cross-entropy in nats, summed over the target tokens, ends included; smoothed while training."""
         device = next(network.parameters()).device
         source_BS, mask_BS, target_BT, wanted_BT = (part.to(device) for part in batch)
-        real_BT = wanted_BT != MASKED
-        logits_NV = network.head(network.hidden(source_BS, target_BT, mask_BS)[real_BT])  # no padding in the head
+        logits_BTV = network(source_BS, target_BT, mask_BS)
         smoothing = SMOOTHING if network.training else 0.0
-        return cross_entropy(logits_NV, wanted_BT[real_BT], smoothing=smoothing), len(logits_NV)
+        return cross_entropy(logits_BTV, wanted_BT, smoothing=smoothing), int((wanted_BT != MASKED).sum())
 
     def metrics(self, network: Any, plan: Plan, whole: bool = False) -> dict[str, float]:
         """Nats a token on validation pairs; ``whole``: 100 - BLEU on test pairs first."""
@@ -305,12 +305,10 @@ class PairsTask:
         return [decode(part.source(row)) for row in rows], [decode(part.target(row)) for row in rows]
 
     def say(self, metrics: dict[str, float]) -> str:
-        loss = _("{loss:.3f} nats a token").format(loss=metrics["loss"])
-        return (
-            _("{loss}, {bleu}").format(loss=loss, bleu=_bleu(metrics["missed_bleu"]))
-            if "missed_bleu" in metrics
-            else loss
-        )
+        said = [_("{loss:.3f} nats a token").format(loss=metrics["loss"])]
+        if "missed_bleu" in metrics:
+            said.insert(0, _bleu(metrics["missed_bleu"]))
+        return _(", ").join(said)
 
     def next_command(self, folder: str) -> str:
         return f'pellucid predict {folder} "..."'
@@ -404,7 +402,7 @@ class PairsTask:
 
     def _given(self, network: Any, encoded: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         """Sources and their mask on the network's device."""
-        source_BS = padded(encoded, network.config.pad_id)
+        source_BS = padded(encoded, network.config.pad_id, multiple=1)
         mask_BS = torch.arange(source_BS.shape[1]) < torch.tensor([len(ids) for ids in encoded])[:, None]
         device = next(network.parameters()).device
         return source_BS.to(device), mask_BS.to(device)
@@ -418,9 +416,8 @@ class PairsTask:
         else:
             found = _read(source, self._facts.get("target"), self._facts.get("column"))
             notes += found.notes
-            _context, parts = _fitting(
-                {"test": PairTokens.encode(found.sources, found.targets, self.tokenizer)}, network.config.context, notes
-            )
+            read = {"test": PairTokens.encode(found.sources, found.targets, self.tokenizer)}
+            _context, parts = _fitting(read, network.config.context // ROUND * ROUND, notes)
             part = parts["test"]
             sources, references = self._texts(part, np.arange(len(part)))
         said = self._translated(network, sources)
@@ -448,7 +445,7 @@ class PairsTask:
         if not text.strip():
             raise PellucidError(_("There is no text to translate."), "", _("Give one."))
         source_S = self._encoded(network, text)
-        source_1S, _mask = self._given(network, [source_S])
+        source_1S = torch.from_numpy(source_S)[None].to(next(network.parameters()).device)
         (found,) = translate(network, source_1S, beams=BEAMS)
         target_1T = source_1S.new_tensor([[network.config.start_id, *found.ids]])[:, : network.config.context]
         written = [*found.ids, network.config.end_id][: target_1T.shape[1]]
@@ -485,7 +482,7 @@ class PairsTask:
         ]
         parts = [
             Part(word.text, side, float(amounts.flatten()[list(word.tokens)].sum()))
-            for side, amounts, its in ((_("read"), amounts_S, read), (_("written before"), amounts_T, before))
+            for side, amounts, its in ((_("in the text"), amounts_S, read), (_("written before"), amounts_T, before))
             for word in its
         ]
         return explained(asked, trace, question, parts, notes=notes, beside=(self._alignment(trace, read, said),))
