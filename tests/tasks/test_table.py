@@ -88,7 +88,7 @@ def test_why_is_the_sum_of_the_columns(trained):
     row = {"height": 180.0, "sex": "M", "income": None}
     found = trained.why([row])
     assert [part.name for part in found.parts] == ["height", "sex", "income"]
-    assert [part.given for part in found.parts] == [180.0, "M", None]
+    assert [part.given for part in found.parts] == [180.0, "M", "(missing)"]
     assert found.value == pytest.approx(trained.predict([row])[0].value, rel=1e-5)
     assert found.value == pytest.approx(sum(p.amount for p in found.parts) + sum(found.constants.values()), rel=1e-5)
     assert abs(found.residue) < 1e-3

@@ -202,7 +202,7 @@ def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except (SafetensorError, OSError) as error:
         temporary.unlink(missing_ok=True)
         raise PellucidError(
-            _("{name} cannot be written: {why}.").format(name=path.name, why=error),
+            _("{name} cannot be written: {why}.").format(name=path.name, why=getattr(error, "strerror", None) or error),
             str(path),
             _("Free some disk space, or name a folder that you may write to."),
         ) from error

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pellucid.tasks.task import Prediction
 
 
+MOST_NOTES = 5  # that a terminal shows
+
+
 @app.command
 def predict(
     run: str,
@@ -69,9 +72,19 @@ def predict(
         print(_("Written: {path}").format(path=save), file=sys.stderr)
     elif json:
         for answer in answers:
-            print(json_.dumps(vars(answer), ensure_ascii=False))
+            print(json_.dumps(_plain(answer), ensure_ascii=False))
     else:
         _show(answers)
+    notes = list(dict.fromkeys(note for answer in answers for note in answer.notes))
+    for note in notes[:MOST_NOTES]:
+        print(f"• {note}", file=sys.stderr)
+    if len(notes) > MOST_NOTES:
+        print(_("• … and {n:,} more of this kind").format(n=len(notes) - MOST_NOTES), file=sys.stderr)
+
+
+def _plain(answer: Prediction) -> dict[str, Any]:
+    """As JSON says it; notes only where there are any."""
+    return {name: value for name, value in vars(answer).items() if name != "notes" or value}
 
 
 def _save(answers: list[Prediction], path: Path) -> None:
@@ -79,7 +92,7 @@ def _save(answers: list[Prediction], path: Path) -> None:
     from pellucid.checkpoints.files import write_text
 
     if path.suffix == ".jsonl":
-        write_text(path, "".join(json_.dumps(vars(answer), ensure_ascii=False) + "\n" for answer in answers))
+        write_text(path, "".join(json_.dumps(_plain(answer), ensure_ascii=False) + "\n" for answer in answers))
         return
     rows = [_flat(answer) for answer in answers]
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -126,6 +139,8 @@ def _box(found: dict[str, Any]) -> str:
 
 
 def _short(value: object) -> str:
+    if value is None:
+        return _("(missing)")
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -160,6 +175,12 @@ def evaluate(
 
     model = opening.open_any(run)
     if isinstance(model, Model):
+        if column or show != "summary":
+            raise PellucidError(
+                _("Only a language model is measured token by token."),
+                "--text" if column else "--show",
+                _("Leave it out: this network is for {task}.").format(task=model.task.name),
+            )
         from pellucid.tasks.scores import show as show_report
 
         report = model.evaluate(source)

@@ -40,7 +40,7 @@ def train(
     options
         What the plan should not decide itself.
     """
-    given = [f"--{name.replace('_', '-')}" for name in options.given()] + ["--dry-run"] * dry_run
+    given = [options.spelt(name) for name in options.given()] + ["--dry-run"] * dry_run
     given += ["--out"] * bool(out) + ["SOURCE"] * (source is not None)
     if resume and given:
         raise PellucidError(

@@ -130,6 +130,34 @@ class Encoding:
                 _encode_category(part, table, x_NF, notes)
         return x_NF
 
+    def unknown(self, table: Table) -> list[tuple[str, ...]]:
+        """What each row holds that training never saw, in words: categories without an input, numbers filled in.
+
+        Raises:
+            PellucidError: as `encode` does.
+        """
+        notes: list[tuple[str, ...]] = [()] * len(table)
+        for part in self.inputs:
+            if part.kind == "number":
+                holes = [] if part.has_missing else np.flatnonzero(np.isnan(tables.numbers(table, part.column)))
+                for row in holes:
+                    notes[row] += (
+                        _("{column} is missing, as in no training row: {fill} was put there, the median.").format(
+                            column=part.column, fill=f"{part.fill:g}"
+                        ),
+                    )
+                continue
+            known = set(part.categories)
+            for row, value in enumerate(tables.strings(table, part.column)):
+                value = MISSING if value is None else value
+                if value not in known:
+                    notes[row] += (
+                        _("{column}: {value} has no input of its own and counts as nothing.").format(
+                            column=part.column, value=value
+                        ),
+                    )
+        return notes
+
     def targets(self, table: Table) -> Target:
         """What another table, one to evaluate on, says should be predicted.
 
@@ -185,10 +213,15 @@ def fit(
         inputs.append(part)
         first += len(part.names)
     if not inputs:
+        others = [
+            f"{column.name} ({column.why or tables.spoken(column.kind)})"
+            for column in table.columns
+            if column.name != target.name
+        ]
         raise PellucidError(
-            _("No column can be an input: all but the target are {what}.").format(
-                what=tables.listed(sorted({column.why or column.kind for column in table.columns}), 5)
-            ),
+            _("No column can be an input: {columns}.").format(columns=tables.listed(others))
+            if others
+            else _("There is no column beside {target} to predict it from.").format(target=target.name),
             table.name,
             _("Add columns of numbers or categories."),
         )
@@ -248,7 +281,8 @@ def _shift_and_scale(values: np.ndarray, scaling: str) -> tuple[float, float]:
         shift, scale = float(values.min()), float(np.ptp(values))
     else:
         shift, scale = float(values.mean()), float(values.std())
-    return shift, scale if scale > 1e-12 * max(1.0, abs(shift)) else 1.0  # equal values, up to rounding
+    least = max(1e-12 * float(np.abs(values).max()), float(np.finfo(np.float32).tiny))
+    return shift, scale if scale > least else 1.0  # equal values, up to rounding
 
 
 def _encode_number(part: Input, table: Table, x_NF: np.ndarray, notes: list[str]) -> None:

@@ -5,6 +5,7 @@ import difflib
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -150,7 +151,9 @@ def from_columns(columns: Mapping[str, Sequence[Any] | np.ndarray], name: str = 
 def is_table(source: str | Path) -> bool:
     """Whether the name, or for a folder its files, say that this is a table."""
     path = Path(source)
-    return is_data_set(path) if path.is_dir() else path.suffix.lower() in SUFFIXES
+    if os.path.isdir(source):  # `os.path` takes what is too long for a name, as a typed row may be, for no folder
+        return is_data_set(path)
+    return path.suffix.lower() in SUFFIXES
 
 
 def arrow(source: str | Path, notes: list[str]) -> "pa.Table":
@@ -358,6 +361,12 @@ def place(table: Table, row: int | np.integer) -> str:
     if table.name.lower().endswith((".csv", ".tsv")):
         return _("{file}, row {row} (the header not counted)").format(file=table.name, row=int(row) + 1)
     return _("{file}, row {row}").format(file=table.name, row=int(row) + 1)
+
+
+def spoken(kind: str) -> str:
+    """A kind of column, as a message calls it."""
+    kinds = {"number": _("numbers"), "category": _("categories"), "text": _("texts"), "picture": _("pictures")}
+    return kinds[kind]
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

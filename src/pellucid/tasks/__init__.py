@@ -59,8 +59,22 @@ def recognise(source: str | None, options: TrainOptions) -> tuple[type[Task], st
     for name in TASKS:
         why = task_named(name).recognise(source, options)
         if why:
+            if name == "text" and options.target and source:
+                _refuse_target(source)
             return _understanding(task_named(name), options), why
     raise AssertionError("text takes what nothing else claims")
+
+
+def _refuse_target(source: str) -> None:
+    """A target is a column, so the source must be a table."""
+    from pellucid.data import tables
+
+    if not tables.is_table(source):
+        raise PellucidError(
+            _("--target names a column of a table, and this is none."),
+            source,
+            _("Name a .csv, .tsv, .jsonl or .parquet file, or a data set on disk."),
+        )
 
 
 def _understanding(found: type[Task], options: TrainOptions) -> type[Task]:
@@ -68,7 +82,7 @@ def _understanding(found: type[Task], options: TrainOptions) -> type[Task]:
     for name in options.given():
         known_to = [task for task in TASKS if name in task_named(task).options]
         if known_to and found.name not in known_to:
-            option = f"--{name.replace('_', '-')}"
+            option = options.spelt(name)
             raise PellucidError(
                 _("{option} means nothing to the task {task}.").format(option=option, task=found.name),
                 option,

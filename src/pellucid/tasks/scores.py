@@ -102,8 +102,9 @@ def show(report: Any) -> None:
         console.print(report)
         return
     if isinstance(report, NumberReport):
-        said = _("{name}, {n:,} examples: RMSE {rmse:.4g}, mean error {mae:.4g}, R² {r2:.4f}")
-        numbers = {"rmse": report.rmse, "mae": report.mae, "r2": report.r2}
+        said = _("{name}, {n:,} examples: RMSE {rmse:.4g}, mean error {mae:.4g}, R² {r2}")
+        r2 = "–" if np.isnan(report.r2) else f"{report.r2:.4f}"
+        numbers = {"rmse": report.rmse, "mae": report.mae, "r2": r2}
         console.print(said.format(name=report.name, n=report.examples, **numbers), markup=False, soft_wrap=True)
         return
     loss = "" if report.loss is None else _(", loss {loss:.4g}").format(loss=report.loss)
@@ -113,11 +114,12 @@ def show(report: Any) -> None:
     for name in (_("class"), _("precision"), _("recall"), "F1", _("examples")):
         table.add_column(name, justify="left" if name == _("class") else "right")
     for score in report.by_class:
-        figures = (f"{value:.3f}" for value in (score.precision, score.recall, score.f1))
+        figures = ("–" if np.isnan(value) else f"{value:.3f}" for value in (score.precision, score.recall, score.f1))
         table.add_row(Text(score.name), *figures, f"{score.examples:,}")
     console.print(table)
     if len(report.classes) <= MOST_CLASSES:
-        confusion = Table(box=None, padding=(0, 1, 0, 0), title=_("true class below, said class across"))
+        console.print(_("true class below, said class across"), style="italic")
+        confusion = Table(box=None, padding=(0, 1, 0, 0))
         for name in ("", *report.classes):
             confusion.add_column(Text(name), justify="right")
         for name, counts in zip(report.classes, report.confusion, strict=True):

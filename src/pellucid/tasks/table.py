@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -74,9 +75,8 @@ class TableTask:
         table = tables.read(source)
         kind, why = tables.kind_of_target(table, options.target)
         others = [column for column in table.columns if column.name != options.target]
-        if kind == "text" or (
-            kind == "category" and all(column.kind in ("text", "ignored", "picture") for column in others)
-        ):
+        kinds = {column.kind for column in others} - {"ignored"}
+        if kind == "text" or (kind == "category" and kinds and kinds <= {"text", "picture"}):
             return None
         return _("a table, because of its target: {why}").format(why=why)
 
@@ -229,7 +229,7 @@ class TableTask:
         why = {
             "batch": _("all rows at once: they are few")
             if batch >= self.items
-            else _("about 30 steps a pass over the rows"),
+            else _("{n} steps a pass over the rows").format(n=math.ceil(self.items / batch)),
             "passes": _("{passes} passes over the rows, of which the best state is kept"),
         }
         if self._loss == "perceptron":
@@ -238,7 +238,16 @@ class TableTask:
                 "learning_rate": _("any does: only ratios matter"),
             }
             return Recipe(
-                "sgd", 1.0, schedule="constant", clip=None, batch=1, passes=passes, precision="fp32", threads=1, why=why
+                "sgd",
+                1.0,
+                schedule="constant",
+                clip=None,
+                batch=1,
+                passes=passes,
+                precision="fp32",
+                threads=1,
+                judge_all=True,
+                why=why,
             )
         if line and design.network["inputs"] <= 3 and self._loss in NUMBERS:
             why |= {
@@ -254,6 +263,7 @@ class TableTask:
                 passes=passes,
                 precision="fp32",
                 threads=1,
+                judge_all=True,
                 why=why,
             )
         why |= {"optimiser": _("robust for tables"), "learning_rate": _("a usual one for small networks")}
@@ -265,6 +275,7 @@ class TableTask:
             clip=None,
             precision="fp32",
             threads=1,
+            judge_all=True,
             why=why,
         )
 
@@ -453,7 +464,7 @@ class TableTask:
 
     def read(self, source: str) -> tables.Table:
         """A table's file; or one row, as `height=170,sex=F` or a JSON object."""
-        if tables.is_table(source) and Path(source).exists():
+        if os.path.exists(source) or (tables.is_table(source) and "=" not in source):
             return tables.read(source)
         return tables.from_rows([_row(source)])
 
@@ -463,8 +474,10 @@ class TableTask:
         table = _table(inputs)
         x_NF = torch.from_numpy(self.encoding.encode(table))
         given = [_shown_row(table, n, self.encoding) for n in range(len(table))]
+        notes = self.encoding.unknown(table)
         if self.encoding.kind == "number":
-            return [Prediction(row, float(value)) for row, value in zip(given, network(x_NF)[:, 0], strict=True)]
+            values = network(x_NF)[:, 0].tolist()
+            return [Prediction(*row[:2], notes=row[2]) for row in zip(given, values, notes, strict=True)]
         outputs_NO = network.network.scores(network.inputs(x_NF))
         names = self.encoding.classes
         said = [names[int(k)] for k in self._said(outputs_NO)]
@@ -473,10 +486,10 @@ class TableTask:
         elif self._loss == "binary_cross_entropy":
             p_NK = torch.cat([(-outputs_NO).sigmoid(), outputs_NO.sigmoid()], 1)
         else:
-            return [Prediction(row, value) for row, value in zip(given, said, strict=True)]  # a side, no probability
+            return [Prediction(*row[:2], notes=row[2]) for row in zip(given, said, notes, strict=True)]  # only a side
         return [
-            Prediction(row, value, dict(zip(names, p_K.tolist(), strict=True)))
-            for row, value, p_K in zip(given, said, p_NK, strict=True)
+            Prediction(row, value, dict(zip(names, p_K.tolist(), strict=True)), note)
+            for row, value, p_K, note in zip(given, said, p_NK, notes, strict=True)
         ]
 
     def evaluate(self, network: Any, source: str | None = None) -> scores.ClassReport | scores.NumberReport:
@@ -510,6 +523,12 @@ class TableTask:
     ) -> Explanation:
         """The number, or why one class rather than another, by the table's columns."""
         table = _table(inputs)
+        if self.encoding.kind == "number" and (value or rather_than):
+            raise PellucidError(
+                _("{column} is a number: there are no classes to choose from.").format(column=self.encoding.target),
+                value or rather_than or "",
+                _("Ask without naming a class."),
+            )
         trace = self.trace(network, table)
         threshold = None
         if self.encoding.kind == "number":
@@ -530,10 +549,13 @@ class TableTask:
         amounts_F = torch.zeros(len(self.encoding.input_names)) if amounts_F is None else amounts_F[0]
         given = _shown_row(table, 0, self.encoding)
         parts = [
-            Part(column, given[column], float(amounts_F[indices].sum()))
+            Part(column, _("(missing)") if given[column] is None else given[column], float(amounts_F[indices].sum()))
             for column, indices in self.encoding.groups.items()
         ]
-        return explained(asked, trace, question, parts, threshold=threshold)
+        notes = self.encoding.unknown(table)[0]
+        if len(table) > 1:
+            notes += (_("This is the first of {n:,} rows.").format(n=len(table)),)
+        return explained(asked, trace, question, parts, threshold=threshold, notes=notes)
 
 
 def _table(inputs: tables.Table | list[dict[str, Any]]) -> tables.Table:
@@ -554,7 +576,7 @@ def _chosen(table: tables.Table, options: TrainOptions) -> tables.Table:
     """The table with the columns that the user wants."""
     if not options.columns or not options.target:
         return table
-    names = [*(name.strip() for name in options.columns.split(",")), options.target]
+    names = [*filter(None, map(str.strip, options.columns.split(","))), options.target]
     return tables.Table(table.name, [table.column(name) for name in dict.fromkeys(names)], table.notes)
 
 
@@ -587,13 +609,16 @@ def _row(text: str) -> dict[str, Any]:
             if isinstance(found, dict):
                 return found
         pairs = [part.split("=", 1) for part in text.split(",")]
-        return {name.strip(): _value(value.strip()) for name, value in pairs}
+        row = {name.strip(): _value(value.strip()) for name, value in pairs}
     except ValueError:
         raise PellucidError(
             _("This is neither a table's file nor a row."),
             text,
             _('Name a .csv, .jsonl or .parquet, or give a row as "height=170,sex=F" or as JSON.'),
         ) from None
+    if len(row) < len(pairs):
+        raise PellucidError(_("A column is named twice."), text, _("Give each column one value."))
+    return row
 
 
 def _value(text: str) -> Any:

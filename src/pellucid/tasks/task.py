@@ -41,6 +41,7 @@ class Recipe:
     passes: int = 40  # over the training data, at most
     precision: str | None = None  # None: whichever is faster here
     threads: int | None = None  # None: all physical cores
+    judge_all: bool = False  # whether each evaluation looks at everything held out: it takes next to no time
     why: dict[str, str] = field(default_factory=dict)
 
 
@@ -78,6 +79,7 @@ class Prediction:
     input: Any  # as the user gave it
     value: Any  # a class, a number in the user's units, a text, a list of boxes
     probabilities: dict[str, float] | None = None  # softmax of the raw logits, by class
+    notes: tuple[str, ...] = ()  # what the network could make nothing of
 
 
 class Batches(Protocol):

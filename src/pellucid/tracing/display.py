@@ -356,7 +356,7 @@ def _layers(flow: Flow) -> Group:
         table.add_row(*cells)
     legend = _(
         "A full bar is {parts} in the parts, {past} in what goes past. Constants: what enters in this layer or later "
-        "from no token, and the rounding."
+        "from no input, and the rounding."
     ).format(parts=number(largest), past=number(most))
     return Group(table, Text(legend, style="dim"))
 

@@ -57,7 +57,7 @@ class TrainOptions:
     bias: Annotated[bool, Parameter(negative="--no-bias")] = True
     """Whether neurons have a bias."""
     init: str | None = None
-    """How the weights begin: default, he, xavier, normal, uniform, orthogonal or zero."""
+    """How the weights begin: default, he, xavier, normal, uniform or zero."""
     width: int | None = None
     """Width of the vectors that flow between the layers (d_model)."""
     depth: int | None = None
@@ -184,6 +184,11 @@ class TrainOptions:
     def json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @staticmethod
+    def spelt(name: str) -> str:
+        """An option as the command line spells it."""
+        return "--from" if name == "start_from" else f"--{name.replace('_', '-')}"
+
 
 def parameters(size: str) -> int:
     """The number in a size such as "3M", "1.5B", "400k" or "124000000"."""
@@ -199,6 +204,6 @@ def parameters(size: str) -> int:
 
 
 def _refuse(name: str, value: Any, fix: str) -> PellucidError:
-    option = "--" + name.replace("_", "-")
+    option = TrainOptions.spelt(name)
     value = f"{value:g}" if isinstance(value, float) else value
     return PellucidError(_("{option} {value} makes no sense.").format(option=option, value=value), option, fix)

@@ -133,6 +133,12 @@ def derive(task: Task, options: TrainOptions, machine: Machine, seconds_per_step
     budget = minutes * 60 if minutes else None
     designs = task.designs(options)
     speed = Speed(lambda design: seconds_per_step(_draft(task, design, options, machine, 2048)))
+    if options.size and len(designs) == 1:
+        raise PellucidError(
+            _("There is only one network to choose here: --size says nothing."),
+            "--size",
+            _("Say how large it should be by its own options: pellucid train --help"),
+        )
     if len(designs) == 1:
         design, why = designs[0], ""
     elif options.size:
@@ -345,7 +351,8 @@ def _evaluation(plan: Plan, task: Task, options: TrainOptions, seconds: float) -
     held_out = task.facts()["held_out_items"]
     plan.evaluate_every = max(1, math.ceil(plan.planned_steps / options.evaluations))
     affordable = 0.05 * plan.planned_steps * plan.items_per_step * 3 / options.evaluations
-    plan.evaluate_items = int(min(held_out, max(affordable, 4 * plan.items)))
+    recipe = task.recipe(Design(plan.network, plan.parameters, 0, plan.items))
+    plan.evaluate_items = held_out if recipe.judge_all else int(min(held_out, max(affordable, 4 * plan.items)))
     per_item = seconds / plan.items_per_step / 3
     training = plan.planned_steps * seconds
     plan.forecast = {

@@ -147,7 +147,7 @@ def rows(plan: Plan, task: Task) -> list[tuple[str, str, str]]:
     why, forecast = plan.reasons, plan.forecast
     lines = [
         *task.rows(plan),
-        (_("parameters"), f"{plan.parameters:,}", _("all of them, embedding included (docs/figures.md)")),
+        (_("parameters"), f"{plan.parameters:,}", _("all numbers that training sets (docs/figures.md)")),
         (
             _("batch"),
             f"{plan.batch}" if plan.accumulation == 1 else f"{plan.batch} × {plan.accumulation}",
@@ -167,7 +167,11 @@ def rows(plan: Plan, task: Task) -> list[tuple[str, str, str]]:
         (
             _("evaluation"),
             _("every {n} steps").format(n=plan.evaluate_every),
-            _("{n:,} held-out {unit} each time, all of them at the end").format(n=plan.evaluate_items, unit=task.unit),
+            (
+                _("{n:,} held-out {unit} each time, all of them at the end")
+                if plan.evaluate_items < plan.facts["held_out_items"]
+                else _("all {n:,} held-out {unit} each time")
+            ).format(n=plan.evaluate_items, unit=task.unit),
         ),
     ]
     if forecast:

@@ -298,9 +298,13 @@ def _comparison(seen: _Seen) -> list[str]:
     said += reference.notes
     if seen.solved:
         return said
-    if ahead := [rival.name for rival in reference.rivals if rival.value <= best]:
-        return [*said, _("Still ahead of it: {names}.").format(names=_(", ").join(ahead))]
-    return [*said, _("That is better than all of these.")] if reference.rivals else said
+    ahead = [rival.name for rival in reference.rivals if rival.value < best]
+    equal = [rival.name for rival in reference.rivals if rival.value == best]
+    if ahead:
+        said.append(_("Still ahead of it: {names}.").format(names=_(", ").join(ahead)))
+    if equal:
+        said.append(_("Just as good: {names}.").format(names=_(", ").join(equal)))
+    return [*said, _("That is better than all of these.")] if reference.rivals and not ahead + equal else said
 
 
 def _gap(seen: _Seen) -> list[str]:
