@@ -250,7 +250,9 @@ class LabelTask:
             if options.width and options.depth
             else _("small, for {n:,} texts: more learn them by heart").format(n=self.items),
             "vocabulary": self._facts["vocabulary_why"],
-            "heads": given if options.heads else _("of 32 numbers each"),
+            "heads": given
+            if options.heads
+            else _("of {size} numbers each").format(size=design.network["d_model"] // design.network["n_heads"]),
             "context": self._why_context(options),
         }
 
