@@ -47,6 +47,7 @@ LONGEST = 512  # tokens on either side, where the user says nothing
 BEAMS = 4  # hypotheses of the beam search (Vaswani et al. 2017, §6.1)
 JUDGED = 500  # test pairs that are translated at the end of a training
 AT_ONCE = 32  # texts translated together
+PREPARED = 400_000_000  # bytes that matrix products in bf16 on a CPU keep for the shapes of a pass: measured
 FAMILY = "gpt2"  # whose pattern cuts the texts into words, before they become tokens
 # width of the vectors, layers of encoder and of decoder; heads have 64 numbers, or are four
 LADDER = ((128, 2), (192, 2), (256, 2), (256, 3), (320, 3), (384, 3), (384, 4), (512, 4), (512, 6), (768, 6), (1024, 6))
@@ -224,7 +225,7 @@ class PairsTask:
         return {**network, "dropout": dropout}
 
     def memory(self, plan: Plan) -> int:
-        """What the leaves keep for the backward pass, the logits four times over, weights and optimiser."""
+        """What the leaves keep for the backward pass, four times the logits, weights, optimiser, and `PREPARED`."""
         config = _config(plan)
         e, tokens = 2 if plan.precision == "bf16" else 4, max(plan.batch * plan.items, config.context)
         kept = sum(
@@ -234,7 +235,10 @@ class PairsTask:
         ids = sum(part.source_ids.nbytes + part.target_ids.nbytes for part in self._parts.values())
         longer = max(1.0, self._facts["source_length"] / self._facts["length"])
         logits = 4 * tokens * config.vocab_size * 4
-        return int(memory.PROCESS + 20 * plan.parameters + ids + (1 + memory.HELD) * (longer * kept + logits))
+        prepared = PREPARED if e == 2 and plan.device == "cpu" else 0
+        return int(
+            memory.PROCESS + prepared + 20 * plan.parameters + ids + (1 + memory.HELD) * (longer * kept + logits)
+        )
 
     def rows(self, plan: Plan) -> list[tuple[str, str, str]]:
         network, why = plan.network, plan.reasons
