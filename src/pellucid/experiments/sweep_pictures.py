@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,10 +33,13 @@ PANELS = 24  # at most
 
 def draw(found: Sweep) -> list[Path]:
     """Write sweep.png and, for two columns of numbers, surfaces.png; .svg, where no font here has Chinese."""
-    with _fonts():
+    with _fonts(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # only where the reader's fonts draw an SVG's text
         figures = {"sweep": errors(found), "surfaces": surfaces(found)}
         paths = []
         for name, figure in figures.items():
+            for old in found.folder.glob(f"{name}.[ps][nv]g"):
+                old.unlink()
             if figure is not None:
                 paths.append(found.folder / f"{name}.{_format(figure)}")
                 figure.savefig(paths[-1], dpi=150, bbox_inches="tight", facecolor="white")
