@@ -45,10 +45,10 @@ def compare(name: str, network: str, steps: int, rounds: int) -> None:
             rates[run].add_rate(steps, measure.child(work, {"network": network, "steps": steps, **settings}, allocator))
     print(f"{name}, {BATCH} pictures a step, fp32")
     for run, rate in rates.items():
-        print(f"  {run:<28}{rate.show()} steps/s")
+        print(f"  {run:<32}{rate.show()} steps/s")
     for run in list(RUNS)[1:]:
         ratio = rates["ours"].over(rates[run])
-        print(f"  {'ours / ' + run:<28}{verdict(ratio, 1.0) if run == 'plain' else ratio.show('.2f')}")
+        print(f"  {'ours / ' + run:<32}{verdict(ratio, 1.0) if run == 'plain' else ratio.show('.2f')}")
     print(flush=True)
 
 
