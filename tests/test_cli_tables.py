@@ -52,6 +52,7 @@ def pellucid(workshop, monkeypatch, capsys):
         ("train people.csv --target answer --columns age,size --out new", "There is no column size"),
         ("train people.csv --target answer --size 1M --out new", "only one network"),
         ("train people.csv --target answer --from people --out new", "--from means nothing"),
+        ("train people.csv --target answer --optimiser sgd --weight-decay 0.1 --out new", "no weight decay"),
         ("predict people missing.csv", "There is no such file"),
         ("predict people pictures", "This folder is not a table"),
         ("predict people age=1,age=2,colour=red,city=Rome", "named twice"),

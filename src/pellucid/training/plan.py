@@ -344,6 +344,17 @@ def _regularise(plan: Plan, task: Task, options: TrainOptions) -> None:
     plan.network = task.regularised(plan.network, dropout if options.dropout is None else options.dropout)
     plan.weight_decay = weight_decay if options.weight_decay is None else options.weight_decay
     plan.reasons["weight_decay"] = why if options.weight_decay is None else _("as given")
+    if plan.weight_decay and plan.optimiser not in ("muon", "adamw"):
+        if options.weight_decay:
+            raise PellucidError(
+                _("{optimiser} has no weight decay of its own.").format(optimiser=plan.optimiser),
+                "--weight-decay",
+                _("Use --optimiser adamw, or --l2, which adds to the gradient."),
+            )
+        plan.weight_decay, plan.reasons["weight_decay"] = (
+            0.0,
+            _("{optimiser} has none").format(optimiser=plan.optimiser),
+        )
 
 
 def _evaluation(plan: Plan, task: Task, options: TrainOptions, seconds: float) -> None:
