@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pellucid.errors import PellucidError
+    from pellucid.experiments.playground import Playground
     from pellucid.experiments.probes import probe, sentence_by_layer
     from pellucid.experiments.sweep import sweep
-    from pellucid.experiments.playground import Playground
     from pellucid.generation.decode import Token
     from pellucid.generation.options import Sampling
     from pellucid.language_model import Evaluation, LanguageModel
