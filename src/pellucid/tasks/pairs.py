@@ -347,7 +347,7 @@ class PairsTask:
             even_said=f"ln({vocab_size:,})",
             even_among=_("{n:,} tokens").format(n=vocab_size),
             figure_per_loss=None if thorough else 1.0,
-            notes=notes,
+            notes=(*notes, _("The training loss is that of smoothed targets: it is higher than without smoothing.")),
             data="" if len(self._parts["validation"]) else _("the data it was trained on"),
         )
 
@@ -468,8 +468,7 @@ class PairsTask:
             PellucidError: when the translation has no such word, or both begin with the same token.
         """
         trace, source_S, written = self._recorded(network, inputs[0])
-        read = [*words(self.tokenizer, source_S[:-1].tolist()), Word(_("(end)"), (len(source_S) - 1,))]
-        said = words(self.tokenizer, written)
+        read, said = self._words(source_S.tolist()), self._words(written)
         logits_TV = trace[":out"][0]
         at, notes = self._place(said, logits_TV, written, value)
         first = said[at].tokens[0]
@@ -494,8 +493,13 @@ class PairsTask:
     def alignment(self, network: Any, text: str) -> Alignment:
         """Which word of the text each word of its translation looks at."""
         trace, source_S, written = self._recorded(network, text)
-        read = [*words(self.tokenizer, source_S[:-1].tolist()), Word(_("(end)"), (len(source_S) - 1,))]
-        return self._alignment(trace, read, words(self.tokenizer, written))
+        return self._alignment(trace, self._words(source_S.tolist()), self._words(written))
+
+    def _words(self, ids: list[int]) -> list[Word]:
+        """The words of a text, and its end where it has one."""
+        if ids[-1] != self.tokenizer.end_id:
+            return words(self.tokenizer, ids)
+        return [*words(self.tokenizer, ids[:-1]), Word(_("(end)"), (len(ids) - 1,))]
 
     def _alignment(self, trace: Trace, read: list[Word], said: list[Word]) -> Alignment:
         maps = [found.weights[0] for found in trace.attention_maps("decoder") if found.path.endswith("cross_attention")]
@@ -506,7 +510,7 @@ class PairsTask:
         self, said: list[Word], logits_TV: Tensor, written: list[int], value: str | None
     ) -> tuple[int, tuple[str, ...]]:
         """Which word of the translation is asked about, and what is to be said of that."""
-        text = " ".join(word.text for word in said[:-1])
+        text = self.tokenizer.decode(written)
         notes = (_("The translation: {text}").format(text=text),)
         if value is None:
             best = logits_TV.topk(2).values
