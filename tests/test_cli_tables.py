@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -110,3 +111,55 @@ def test_the_plan_speaks_of_rows(pellucid):
     assert "embedding" not in out
     assert "all 9 held-out rows each time" in " ".join(out.split())
     assert "6 steps a pass over the rows" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "command"),
+    [
+        ("config.json", {"pellucid": "a table"}, "predict"),
+        ("config.json", {"pellucid": {"task": "table"}}, "predict"),
+        ("config.json", {"pellucid": {"task": "table", "encoding": [], "loss": "hinge"}}, "predict"),
+        ("config.json", {"pellucid": {"task": "pictures"}}, "predict"),
+        ("plan.json", {"facts": {}}, "evaluate"),
+        ("plan.json", {"facts": None}, "evaluate"),
+        ("plan.json", {"task": "pictures"}, "step"),
+    ],
+)
+def test_a_damaged_run_is_refused(pellucid, workshop, tmp_path, file, change, command):
+    shutil.copytree(workshop / "people", tmp_path / "run")
+    path = tmp_path / "run" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    before = snapshot(tmp_path)
+    code, _out, error = pellucid(
+        command, str(tmp_path / "run"), *["age=1,colour=red,city=Rome"] * (command == "predict")
+    )
+    assert code == 2, error
+    assert "Traceback" not in error
+    assert snapshot(tmp_path) == before
+
+
+def test_columns_and_network_must_fit(pellucid, workshop, tmp_path):
+    shutil.copytree(workshop / "people", tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    content["pellucid"]["encoding"]["inputs"].pop()
+    path.write_text(json.dumps(content))
+    code, _out, error = pellucid("predict", str(tmp_path / "run"), "age=1,colour=red,city=Rome")
+    assert code == 2
+    assert "columns do not fit" in error
+
+
+def test_data_that_are_gone_are_missed(pellucid, workshop, tmp_path):
+    shutil.copytree(workshop / "people", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "data")
+    for command in (("evaluate", str(tmp_path / "run")), ("train", "--resume", str(tmp_path / "run"))):
+        code, _out, error = pellucid(*command)
+        assert code == 2
+        assert "There is no train.safetensors here." in error
+    assert pellucid("predict", str(tmp_path / "run"), "age=1,colour=red,city=Rome")[0] == 0
+
+
+def test_a_finished_run_names_what_its_task_can_do(pellucid):
+    code, _out, error = pellucid("train", "--resume", "people")
+    assert code == 2
+    assert "--from" not in error

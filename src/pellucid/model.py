@@ -14,7 +14,7 @@ from pellucid.checkpoints.files import read_json
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.networks.device import device as find_device
-from pellucid.tasks import task_named, task_of
+from pellucid.tasks import restored, task_of
 from pellucid.tasks.task import Prediction, Predictor
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Model:
             PellucidError: when a file is missing, damaged, or asks for what is not supported.
         """
         folder = Path(folder)
-        task: Any = task_named(task_of(read_json(folder / "config.json"))).restore(folder)
+        task: Any = restored(task_of(read_json(folder / "config.json")), folder)
         network = task.open_network(folder).to(find_device(device)).eval().requires_grad_(False)
         return cls(network, task, folder)
 
@@ -92,7 +92,8 @@ class Model:
                     str(self.folder or ""),
                     _("Name data to evaluate it on: pellucid evaluate RUN SOURCE"),
                 )
-            task = type(task).restore(self.folder, read_json(self.folder / "plan.json")["facts"])  # type: ignore[assignment]
+            facts = read_json(self.folder / "plan.json").get("facts") or {}
+            task = restored(task.name, self.folder, facts)  # type: ignore[assignment]
         with torch.inference_mode():
             return task.evaluate(self.network, None if source is None else str(source))
 

@@ -56,6 +56,10 @@ def read_file(path: str | Path, dtype: torch.dtype | None = torch.float32) -> di
         PellucidError: when the file is missing, cut short or damaged.
     """
     path = Path(path)
+    if not path.is_file():
+        raise PellucidError(
+            _("There is no {name} here.").format(name=path.name), str(path.parent), _("Copy or download it again.")
+        )
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import PellucidError
@@ -29,7 +30,8 @@ FOREIGN: dict[str, str] = {"bert": "labels", "marian": "pairs", "efficientnet-li
 
 def task_of(config: dict[str, Any]) -> str:
     """The name of the task that a config.json belongs to; whatever is of no other task writes text."""
-    return (config.get("pellucid") or {}).get("task") or FOREIGN.get(str(config.get("model_type")), "text")
+    own = config.get("pellucid")
+    return (own.get("task") if isinstance(own, dict) else None) or FOREIGN.get(str(config.get("model_type")), "text")
 
 
 def task_named(name: str) -> type[Task]:
@@ -46,6 +48,25 @@ def task_named(name: str) -> type[Task]:
         )
     module, attribute = TASKS[name].split(":")
     return getattr(import_module(module), attribute)
+
+
+def restored(name: str, folder: Path, facts: dict[str, Any] | None = None) -> Task:
+    """The task of this name from the files it saved in a folder; with the plan's ``facts`` it has its data as well.
+
+    Raises:
+        PellucidError: when there is no such task, or its files are missing or hold something else.
+    """
+    try:
+        return task_named(name).restore(folder, facts)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # JSON of any other shape
+        file = "config.json" if facts is None else "plan.json"
+        raise PellucidError(
+            _("{name} is damaged: {why}.").format(
+                name=file, why=_("the task {task} did not write it").format(task=name)
+            ),
+            str(folder / file),
+            _("Copy or download it again."),
+        ) from error
 
 
 def recognise(source: str | None, options: TrainOptions) -> tuple[type[Task], str]:

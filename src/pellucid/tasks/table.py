@@ -150,11 +150,10 @@ class TableTask:
 
     @staticmethod
     def restore(folder: Path, facts: dict[str, Any] | None = None) -> TableTask:
-        own = facts or read_json(folder / "config.json")["pellucid"]
-        parts = (
-            {part: read_file(folder / "data" / f"{part}.safetensors", dtype=None) for part in PARTS} if facts else {}
-        )
-        return TableTask(Encoding.restore(own["encoding"]), own["loss"], own, parts)
+        own = read_json(folder / "config.json")["pellucid"] if facts is None else facts
+        names = () if facts is None else PARTS
+        parts = {part: read_file(folder / "data" / f"{part}.safetensors", dtype=None) for part in names}
+        return TableTask(Encoding.restore(own["encoding"]), _known_loss(own["loss"]), own, parts)
 
     def save(self, folder: Path) -> None:
         """All that predicting needs is written into config.json by `save_network`."""
@@ -174,7 +173,7 @@ class TableTask:
     def designs(self, options: TrainOptions) -> list[Design]:
         config = DenseConfig(
             inputs=len(self.encoding.input_names),
-            outputs=1 if self._loss in NUMBERS or self._loss in TWO_CLASSES else len(self.encoding.classes),
+            outputs=self._outputs,
             hidden=self._hidden(options),
             activation=options.activation or "relu",
             output_activation="step" if self._loss == "perceptron" else "linear",
@@ -184,6 +183,10 @@ class TableTask:
         )
         parameters = counts.parameters(families.dense(config)).total
         return [Design(asdict(config), parameters, 6.0 * parameters, 1)]
+
+    @property
+    def _outputs(self) -> int:
+        return 1 if self._loss in NUMBERS or self._loss in TWO_CLASSES else len(self.encoding.classes)
 
     def _hidden(self, options: TrainOptions) -> tuple[int, ...]:
         if options.layers is None:
@@ -320,7 +323,17 @@ class TableTask:
         save_plain(network, folder, {"model_type": "pellucid-dense", **asdict(network.network.config)}, own)
 
     def open_network(self, folder: Path) -> nn.Module:
-        return open_plain(folder)[0]
+        network: Any = open_plain(folder)[0]
+        expected = (len(self.encoding.input_names), self._outputs)
+        if (network.network.config.inputs, network.network.config.outputs) != expected:
+            raise PellucidError(
+                _("{name} is damaged: {why}.").format(
+                    name="config.json", why=_("the columns do not fit the network's inputs and outputs")
+                ),
+                str(folder / "config.json"),
+                _("Copy or download it again."),
+            )
+        return network
 
     def batches(self, split: str, plan: Plan) -> Shuffled:
         x_NF, y_N = self._scaled[split]

@@ -23,7 +23,7 @@ from torch import nn
 from pellucid.checkpoints.files import replace_folder
 from pellucid.errors import PellucidError, StoppedError
 from pellucid.language import _
-from pellucid.tasks import recognise, task_named
+from pellucid.tasks import recognise, restored
 from pellucid.tasks.task import Batches, Task
 from pellucid.training import checkpoint, journal, machine
 from pellucid.training.loop import Step, autocast, steps
@@ -85,7 +85,7 @@ def resume(out: str, progress: Progress | None = None) -> Plan:
     if not (folder / "plan.json").exists():
         raise PellucidError(_("There is no run here."), out, _("Name the folder that `pellucid train --out` made."))
     plan = Plan.open(folder / "plan.json")
-    _run(folder, plan, task_named(plan.task).restore(folder, plan.facts), progress or Progress())
+    _run(folder, plan, restored(plan.task, folder, plan.facts), progress or Progress())
     return plan
 
 
@@ -210,7 +210,9 @@ def _run(folder: Path, plan: Plan, task: Task, progress: Progress) -> None:
         raise PellucidError(
             _("This run is finished: {steps} steps were planned and made.").format(steps=plan.steps),
             str(folder),
-            _("Go on from its model with: pellucid train SOURCE --from {folder} --out NEW").format(folder=folder),
+            _("Go on from its model with: pellucid train SOURCE --from {folder} --out NEW").format(folder=folder)
+            if "start_from" in task.options
+            else _("For a longer training make a new run, with --steps or --minutes."),
         )
     run = Run(
         folder,

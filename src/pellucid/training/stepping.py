@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pellucid.checkpoints.files import read_json, whole_folder
 from pellucid.errors import PellucidError
 from pellucid.language import _
-from pellucid.tasks import task_named
+from pellucid.tasks import restored
 from pellucid.tasks.task import Batches, Task
 from pellucid.tracing.addresses import Numbers
 from pellucid.tracing.trace import Trace, record
@@ -121,7 +121,7 @@ class Walk:
             raise PellucidError(
                 _("There is no model yet."), str(folder), _("Step from the last checkpoint: --at last.")
             )
-        task = task_named(plan.task).restore(folder, plan.facts)
+        task = restored(plan.task, folder, plan.facts)
         with _apart():
             network, optimiser, batches = ready(task, plan)
             number = 0
