@@ -37,16 +37,17 @@ def shuffled(path: Path) -> Path:
     return folder / "poor.csv"
 
 
-spiral, circle = folder / "spiral.csv", folder / "circle.csv"
-toys.make("spiral", seed=0).save(spiral)
-toys.make("circle", seed=0).save(circle)
+spiral, circle, plane = (folder / f"{name}.csv" for name in ("spiral", "circle", "plane"))
+for path in (spiral, circle, plane):
+    toys.make(path.stem, seed=0).save(path)
 few, many = noisy("few", 70), noisy("many", 400)
 
 FAILURES = {
     "overfitting: many neurons, few rows": (few, {"layers": "64-64", "test": str(many), "patience": 0}),
     "underfitting: two neurons for a spiral": (spiral, {"layers": "2"}),
     "all weights zero": (circle, {"layers": "8", "init": "zero"}),
-    "learning rate much too high": (circle, {"layers": "8", "optimiser": "sgd", "learning_rate": 300.0}),
+    "learning rate too high": (circle, {"layers": "8", "optimiser": "sgd", "learning_rate": 300.0}),
+    "learning rate much too high": (plane, {"layers": "8", "optimiser": "sgd", "learning_rate": 30.0}),
     "learning rate much too low": (circle, {"layers": "8", "optimiser": "sgd", "learning_rate": 1e-5}),
     "data without information": (shuffled(many), {"layers": "32"}),
     "nothing wrong": (circle, {"layers": "8"}),
@@ -56,7 +57,8 @@ for number, (what, (source, options)) in enumerate(FAILURES.items()):
     print(f"\n{what}")
     run = folder / f"run{number}"
     try:
-        model = pl.train(source, run, target="label", steps=600, **options)
+        target = "value" if source is plane else "label"
+        model = pl.train(source, run, target=target, steps=600, **options)
     except pl.PellucidError as error:  # a loss that is not finite stops a training before the step is applied
         print(f"  stopped: {error.what}")
         continue
