@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
 
 import pellucid as pl
 from pellucid.cli import app as cli
+from pellucid.data import tables
 from runs import snapshot
 
 MANY = [f"measurement number {n}" for n in range(30)]  # a row of them is longer than a file's name may be
@@ -163,3 +165,17 @@ def test_a_finished_run_names_what_its_task_can_do(pellucid):
     code, _out, error = pellucid("train", "--resume", "people")
     assert code == 2
     assert "--from" not in error
+
+
+def test_ctrl_c_that_a_library_turns_into_its_own_error_is_still_ctrl_c(pellucid, monkeypatch):
+    def interrupted(*_arguments, **_options):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("cannot load module more than once per process") from None
+
+    monkeypatch.setattr(tables, "read", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    code, _out, error = pellucid("train", "people.csv", "--target", "answer", "--out", "new")
+    assert (code, error) == (130, "Stopped.\n")
+    assert signal.getsignal(signal.SIGINT) is handler

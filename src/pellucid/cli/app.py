@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
+from types import FrameType
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError
 
@@ -25,6 +30,30 @@ app = App(
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    with _noticing_ctrl_c() as pressed:
+        return _run(arguments, pressed)
+
+
+@contextmanager
+def _noticing_ctrl_c() -> Iterator[list[int]]:
+    """Libraries in the middle of their import may turn a KeyboardInterrupt into an error of theirs: it is kept here."""
+    pressed: list[int] = []
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _run(arguments: list[str], pressed: list[int]) -> int:
     try:
         _write_anything()
         arguments = _language(arguments)
@@ -56,6 +85,9 @@ def run(arguments: list[str]) -> int:
         print(_("Look for space on the disk and for permission to use the file."), file=sys.stderr)
         return 2
     except Exception as error:  # the last resort: a fault of ours, said as such
+        if pressed:
+            print(_("Stopped."), file=sys.stderr)
+            return 130
         if os.environ.get("PELLUCID_TRACEBACK"):
             raise
         print(_("Pellucid has a fault: {error}").format(error=f"{type(error).__name__}: {error}"), file=sys.stderr)
