@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_iris, make_friedman1
 
 import pellucid as pl
 from pellucid.cli import app as cli
@@ -307,3 +307,25 @@ def test_gradients_reach_every_weight(flowers, tmp_path):
     assert n == plan.batch
     assert all(p.grad is not None and bool((p.grad != 0).any()) for p in network.parameters())
     assert torch.isfinite(loss)
+
+
+def test_weights_decay_where_rows_are_held_out(tmp_path):
+    """Friedman's function with noise and five columns that say nothing: hidden weights that fade learn it better."""
+    x, y = make_friedman1(400, 10, noise=1.0, random_state=0)
+    path = tmp_path / "friedman.csv"
+    rows = [[f"x{n}" for n in range(10)] + ["y"], *np.c_[x, y].round(4).astype(str).tolist()]
+    path.write_text("\n".join(map(",".join, rows)) + "\n")
+    ours = pl.train(path, tmp_path / "ours", target="y", steps=3000)
+    without = pl.train(path, tmp_path / "without", target="y", steps=3000, weight_decay=0.0)
+    assert ours.evaluate().rmse < 0.8 * without.evaluate().rmse
+    line = pl.train(path, tmp_path / "line", target="y", steps=5, layers="0")
+    assert json.loads((line.folder / "plan.json").read_text())["weight_decay"] == 0
+
+
+@pytest.mark.parametrize("scaling", ["standard", "minmax"])
+def test_a_line_is_found_by_absolute_errors_too(scaling, tmp_path):
+    """Their gradient does not shrink near the best line: only a learning rate that falls comes to rest there."""
+    rows = [f"{n / 10:.1f},{100 + 3 * n + n % 2}" for n in range(60)]
+    (tmp_path / "line.csv").write_text("x,y\n" + "\n".join(rows) + "\n")
+    options = {"target": "y", "layers": "0", "loss": "absolute", "scaling": scaling, "steps": 1500}
+    assert pl.train(tmp_path / "line.csv", tmp_path / "run", **options).evaluate().mae < 1.5

@@ -41,6 +41,7 @@ class Recipe:
     passes: int = 40  # over the training data, at most
     precision: str | None = None  # None: whichever is faster here
     threads: int | None = None  # None: all physical cores
+    weight_decay: float | None = None  # None: as the task's `regularisation` says
     judge_all: bool = False  # whether each evaluation looks at everything held out: it takes next to no time
     why: dict[str, str] = field(default_factory=dict)
 

@@ -342,6 +342,9 @@ def _regularise(plan: Plan, task: Task, options: TrainOptions) -> None:
     dropout, weight_decay, why = task.regularisation(passes)
     plan.reasons["dropout"] = why if options.dropout is None else _("as given")
     plan.network = task.regularised(plan.network, dropout if options.dropout is None else options.dropout)
+    recipe = task.recipe(Design(plan.network, plan.parameters, 0, plan.items))
+    if recipe.weight_decay is not None:
+        weight_decay, why = recipe.weight_decay, recipe.why["weight_decay"]
     plan.weight_decay = weight_decay if options.weight_decay is None else options.weight_decay
     plan.reasons["weight_decay"] = why if options.weight_decay is None else _("as given")
     if plan.weight_decay and plan.optimiser not in ("muon", "adamw"):

@@ -113,7 +113,7 @@ class Terminal(Progress):
             soft_wrap=True,
         )
         if verdict.state != self._verdict and verdict.sentences:
-            self.console.print(f"  {verdict.sentences[0]}", markup=False, style="cyan")
+            self.console.print(Padding(Text(verdict.sentences[0], "cyan"), (0, 0, 0, 2)))
         self._verdict = verdict.state
 
     def finished(self, folder: Path, task: Task, seconds: float, best_step: int, said: str, verdict: Verdict) -> None:
