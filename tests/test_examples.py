@@ -13,7 +13,7 @@ import pellucid as pl
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PRINTS = {
     "pictures.py": ("pictures that decided nothing", "across rather than down", "pixel by pixel the same"),
-    "failing.py": ("memorising", "learned nothing yet", "not a finite number", "silent for ever", "try a larger network"),
+    "failing.py": ("memorising", "learned nothing yet", "not a finite number", "try a larger network", "silent for"),
     "train_on_your_text.py": ("bits per byte", "The "),
     "tokens_with_probabilities.py": ("rank", "least expected:"),
     "why.py": ("a sum of", "by token:", "as a term of the sum", "attention doubled"),
