@@ -139,8 +139,8 @@ class Encoding:
         notes: list[tuple[str, ...]] = [()] * len(table)
         for part in self.inputs:
             if part.kind == "number":
-                holes = [] if part.has_missing else np.flatnonzero(np.isnan(tables.numbers(table, part.column)))
-                for row in holes:
+                is_hole = np.isnan(tables.numbers(table, part.column))
+                for row in [] if part.has_missing else np.flatnonzero(is_hole):
                     notes[row] += (
                         _("{column} is missing, as in no training row: {fill} was put there, the median.").format(
                             column=part.column, fill=f"{part.fill:g}"
