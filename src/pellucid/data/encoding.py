@@ -140,7 +140,7 @@ class Encoding:
         for part in self.inputs:
             if part.kind == "number":
                 is_hole = np.isnan(tables.numbers(table, part.column))
-                for row in [] if part.has_missing else np.flatnonzero(is_hole):
+                for row in [] if part.has_missing else np.flatnonzero(is_hole).tolist():
                     notes[row] += (
                         _("{column} is missing, as in no training row: {fill} was put there, the median.").format(
                             column=part.column, fill=f"{part.fill:g}"
