@@ -36,7 +36,9 @@ def test_spam_is_told_from_mail(tmp_path):
     model = pl.train(present("spam.jsonl"), tmp_path / "run", target="label")
     evidence = finished(tmp_path / "run")
     assert 1 - evidence["error"] >= 0.97
-    assert 1 - model.evaluate().accuracy == pytest.approx(evidence["error"])
+    assert 1 - model.evaluate().accuracy == pytest.approx(
+        evidence["error"], abs=0.003
+    )  # trained in bf16, opened in fp32
     text = "Congratulations! Click here to claim your FREE money now, 100% guaranteed, no risk. Remove me."
     assert model.predict(text)[0].value == "spam"
     assert_words_decide(model, text)
