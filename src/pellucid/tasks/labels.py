@@ -373,8 +373,11 @@ class LabelTask:
         return {"error": (logits_NK.argmax(1) != classes_N).double().mean().item(), "loss": loss}
 
     def _judging(self, whole: bool) -> str:
-        wanted = ("test", "validation") if whole else ("validation", "test")
-        return next((part for part in wanted if len(self._parts[part])), "train")
+        return scores.judging(self._sizes, whole)
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {name: len(part) for name, part in self._parts.items()}
 
     @torch.no_grad()
     def _logits(self, network: nn.Module, ids: Sequence[Sequence[int]]) -> Tensor:
@@ -398,25 +401,12 @@ class LabelTask:
     def baselines(self, thorough: bool = False) -> Reference:
         """The commonest class; with ``thorough`` a linear model on the texts' words or pairs of characters."""
         train, held = self._parts["train"], self._parts[self._judging(thorough)]
-        true_N = held.classes.numpy()
-        share_K = np.bincount(train.classes.numpy(), minlength=len(self.classes)) / len(train)
-        rivals = [Rival("commonest_class", _("always the commonest class"), float((true_N != share_K.argmax()).mean()))]
+        true_N, linear = held.classes.numpy(), None
         if thorough:
             name, said_N = linear_model(train.texts, train.classes.numpy(), held.texts)
-            rivals.append(Rival("linear_model", name, float((said_N != true_N).mean())))
-        return Reference(
-            unit=_("nats a text"),
-            simple=float(-np.log(np.maximum(share_K, 1e-12))[true_N].mean()),
-            simple_said=_("how often each class occurs"),
-            figure="error",
-            show=scores.right,
-            rivals=tuple(rivals),
-            even=math.log(len(share_K)),
-            even_said=f"ln({len(share_K)})",
-            even_among=_("{n} classes").format(n=len(share_K)),
-            decisive=True,
-            data="" if len(self._parts["validation"]) else _("the data it was trained on"),
-        )
+            linear = Rival("linear_model", name, float((said_N != true_N).mean()))
+        data = scores.judged_data(self._sizes)
+        return scores.class_reference(_("nats a text"), len(self.classes), train.classes.numpy(), true_N, linear, data)
 
     # what a user of the trained model asks
 

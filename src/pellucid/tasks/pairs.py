@@ -32,6 +32,7 @@ from pellucid.tasks import translation_scores as scores
 from pellucid.tasks import word_by_word
 from pellucid.tasks.alignment import Alignment, Word, words
 from pellucid.tasks.explanation import Explanation, Part, difference, explained
+from pellucid.tasks.scores import judged_data, judging
 from pellucid.tasks.task import Design, Prediction, Recipe, Reference, Rival
 from pellucid.tasks.translation_scores import Rendering, TranslationReport
 
@@ -290,8 +291,11 @@ class PairsTask:
         return {"missed_bleu": 100 - bleu, "loss": loss}
 
     def _judging(self, whole: bool) -> PairTokens:
-        wanted = ("test", "validation") if whole else ("validation", "test")
-        return self._parts[next((part for part in wanted if len(self._parts[part])), "train")]
+        return self._parts[judging(self._sizes, whole)]
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {name: len(part) for name, part in self._parts.items()}
 
     @torch.no_grad()
     def _mean_loss(self, network: Any, part: PairTokens, rows: np.ndarray, tokens: int) -> float:
@@ -348,7 +352,7 @@ class PairsTask:
             even_among=_("{n:,} tokens").format(n=vocab_size),
             figure_per_loss=None if thorough else 1.0,
             notes=(*notes, _("The training loss is that of smoothed targets: it is higher than without smoothing.")),
-            data="" if len(self._parts["validation"]) else _("the data it was trained on"),
+            data=judged_data(self._sizes),
         )
 
     def _simple(self, sources: list[str]) -> list[tuple[str, str, list[str]]]:

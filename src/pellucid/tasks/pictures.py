@@ -317,8 +317,11 @@ class PictureTask:
         return {"error": (logits_NK.argmax(1) != y_N).double().mean().item(), "loss": loss.item() / targets}
 
     def _judging(self, whole: bool) -> str:
-        wanted = ("test", "validation") if whole else ("validation", "test")
-        return next((part for part in wanted if len(self._parts[part]["y"])), "train")
+        return scores.judging(self._sizes, whole)
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {name: len(part["y"]) for name, part in self._parts.items()}
 
     @torch.no_grad()
     def _logits(self, network: Any, x_NCHW: Tensor, rows: np.ndarray | None = None) -> Tensor:
@@ -339,22 +342,13 @@ class PictureTask:
         """Always the commonest class; when ``thorough``, a linear model of the pixels."""
         part = self._judging(thorough)
         y_train, y_held = (self._parts[p]["y"].numpy() for p in ("train", part))
-        share_K = np.bincount(y_train, minlength=len(self.classes)) / len(y_train)
-        rivals = [Rival("commonest_class", _("always the commonest class"), float((y_held != share_K.argmax()).mean()))]
-        if thorough:
-            rivals.append(self._linear(part))
-        return Reference(
-            unit=_("nats a picture"),
-            simple=float(-np.log(np.maximum(share_K, 1e-12))[y_held].mean()),
-            simple_said=_("how often each class occurs"),
-            figure="error",
-            show=scores.right,
-            rivals=tuple(rivals),
-            even=math.log(len(share_K)),
-            even_said=f"ln({len(share_K)})",
-            even_among=_("{n} classes").format(n=len(share_K)),
-            decisive=True,
-            data="" if len(self._parts["validation"]["y"]) else _("the data it was trained on"),
+        return scores.class_reference(
+            _("nats a picture"),
+            len(self.classes),
+            y_train,
+            y_held,
+            self._linear(part) if thorough else None,
+            scores.judged_data(self._sizes),
         )
 
     def _linear(self, part: str) -> Rival:

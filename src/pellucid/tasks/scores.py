@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from rich.text import Text
 
 from pellucid.language import _
+from pellucid.tasks.task import Reference, Rival
 
 MOST_CLASSES = 12  # in a confusion matrix that a terminal can show
 
@@ -90,6 +92,48 @@ class NumberReport:
 
     def json(self) -> dict[str, Any]:
         return _without_nan(vars(self))
+
+
+def judging(sizes: Mapping[str, int], whole: bool) -> str:
+    """The part of the examples that judges: validation, at the end (``whole``) the test; training where none is held
+    out. ``sizes``: how many examples are in each part."""
+    wanted = ("test", "validation") if whole else ("validation", "test")
+    return next((part for part in wanted if sizes[part]), "train")
+
+
+def judged_data(sizes: Mapping[str, int]) -> str:
+    """What the held-out losses are of, as a `Reference` has it."""
+    return "" if sizes["validation"] else _("the data it was trained on")
+
+
+def class_reference(
+    unit: str, n_classes: int, train_N: np.ndarray, held_N: np.ndarray, linear: Rival | None, data: str
+) -> Reference:
+    """What a loss of classes is compared with: guessing evenly, their frequencies, the commonest one, a linear model.
+
+    Args:
+        unit: Of the loss, nats for each example.
+        n_classes: How many there are.
+        train_N: Indices of the classes in training.
+        held_N: Indices of the classes that are judged by.
+        linear: What a linear model gets wrong of the latter, where it was asked.
+        data: As `judged_data` gives it.
+    """
+    share_K = np.bincount(train_N, minlength=n_classes) / len(train_N)
+    commonest = Rival("commonest_class", _("always the commonest class"), float((held_N != share_K.argmax()).mean()))
+    return Reference(
+        unit=unit,
+        simple=float(-np.log(np.maximum(share_K, 1e-12))[held_N].mean()),
+        simple_said=_("how often each class occurs"),
+        figure="error",
+        show=right,
+        rivals=(commonest,) if linear is None else (commonest, linear),
+        even=math.log(n_classes),
+        even_said=f"ln({n_classes})",
+        even_among=_("{n} classes").format(n=n_classes),
+        decisive=True,
+        data=data,
+    )
 
 
 def show(report: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -409,8 +409,11 @@ class TableTask:
         return {"error": (self._said(outputs_NO) != self._parts[part]["y"]).double().mean().item(), "loss": mean}
 
     def _judging(self, whole: bool) -> str:
-        wanted = ("test", "validation") if whole else ("validation", "test")
-        return next((part for part in wanted if len(self._parts[part]["y"])), "train")
+        return scores.judging(self._sizes, whole)
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {name: len(part["y"]) for name, part in self._parts.items()}
 
     def _said(self, outputs_NO: Tensor) -> Tensor:
         """The index of the class that the outputs say."""
@@ -438,27 +441,17 @@ class TableTask:
         )
         if self.encoding.kind == "number":
             return self._reference_for_numbers(x_train, y_train.astype(float), x_held, y_held.astype(float))
-        share_K = np.bincount(y_train, minlength=len(self.encoding.classes)) / len(y_train)
-        rivals = [Rival("commonest_class", _("always the commonest class"), float((y_held != share_K.argmax()).mean()))]
+        linear = None
         if thorough or x_train.size < 200_000:
             from sklearn.linear_model import LogisticRegression
 
-            linear = LogisticRegression(max_iter=1000).fit(x_train, y_train)
-            rivals.append(Rival("linear_model", _("a linear model"), float((linear.predict(x_held) != y_held).mean())))
-        nats = self._loss in ("cross_entropy", "binary_cross_entropy")
-        return Reference(
-            unit=_("nats a row") if nats else _("a row"),
-            simple=float(-np.log(np.maximum(share_K, 1e-12))[y_held].mean()) if nats else 1.0,
-            simple_said=_("how often each class occurs"),
-            figure="error",
-            show=self._show,
-            rivals=tuple(rivals),
-            even=math.log(len(share_K)) if nats else None,
-            even_said=f"ln({len(share_K)})",
-            even_among=_("{n} classes").format(n=len(share_K)),
-            decisive=True,
-            data=self._data(),
-        )
+            fitted = LogisticRegression(max_iter=1000).fit(x_train, y_train)
+            linear = Rival("linear_model", _("a linear model"), float((fitted.predict(x_held) != y_held).mean()))
+        data = scores.judged_data(self._sizes)
+        found = scores.class_reference(_("nats a row"), len(self.encoding.classes), y_train, y_held, linear, data)
+        if self._loss in ("cross_entropy", "binary_cross_entropy"):
+            return found
+        return replace(found, unit=_("a row"), simple=1.0, even=None)
 
     def _reference_for_numbers(self, x_train: Any, y_train: Any, x_held: Any, y_held: Any) -> Reference:
         scale = self.encoding.target_scale
@@ -477,11 +470,8 @@ class TableTask:
                 Rival("linear_model", _("a linear model"), linear_off),
             ),
             decisive=True,
-            data=self._data(),
+            data=scores.judged_data(self._sizes),
         )
-
-    def _data(self) -> str:
-        return "" if len(self._parts["validation"]["y"]) else _("the data it was trained on")
 
     # what a user of the trained model asks
 

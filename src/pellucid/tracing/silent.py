@@ -16,10 +16,6 @@ class Silent:
     neurons: tuple[int, ...]  # their indices; of pictures: channels that are 0 everywhere
     of: int
 
-    @property
-    def share(self) -> float:
-        return len(self.neurons) / self.of
-
 
 @torch.no_grad()
 def silent_neurons(module: nn.Module, inputs: Tensor) -> list[Silent]:
