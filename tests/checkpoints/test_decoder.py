@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import logging
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +20,6 @@ from pellucid.networks.decoder import Decoder, DecoderConfig, decoder_config
 FOREIGN = [family for family in MODEL_TYPES if family != "sinusoidal"]
 SMALL = {"vocab_size": 29, "d_model": 16, "n_layers": 2, "n_heads": 4, "context": 24}
 many = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet() -> Iterator[None]:
-    """`transformers` reports progress and advice that the tests do not need."""
-    logger = logging.getLogger("transformers")
-    level, propagate = logger.level, logger.propagate
-    logger.setLevel(logging.ERROR)
-    yield
-    logger.setLevel(level)
-    logger.propagate = propagate
 
 
 def noisy(network: torch.nn.Module, seed: int = 0) -> Any:

@@ -1,9 +1,7 @@
 """Encoders in files: the numbers of `transformers` both ways, and every unsupported setting refused by name."""
 
 import json
-import logging
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,17 +30,6 @@ from pellucid.networks.encoder import Classifier, Encoder, EncoderConfig, mean_o
 CACHE = Path(__file__).parents[2] / "cache"
 SMALL = EncoderConfig(vocab_size=29, d_model=16, n_layers=2, n_heads=4, d_ff=20, context=12)
 many = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet() -> Iterator[None]:
-    """`transformers` reports progress and advice that the tests do not need."""
-    logger = logging.getLogger("transformers")
-    level, propagate = logger.level, logger.propagate
-    logger.setLevel(logging.ERROR)
-    yield
-    logger.setLevel(level)
-    logger.propagate = propagate
 
 
 def noisy(network: torch.nn.Module) -> Any:

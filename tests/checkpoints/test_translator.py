@@ -1,9 +1,7 @@
 """Translators in files: the numbers of `transformers` both ways, and every unsupported setting refused by name."""
 
 import json
-import logging
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,17 +32,6 @@ SMALL = TranslatorConfig(
     end_id=1,
 )
 many = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet() -> Iterator[None]:
-    """`transformers` reports progress and advice that the tests do not need."""
-    logger = logging.getLogger("transformers")
-    level, propagate = logger.level, logger.propagate
-    logger.setLevel(logging.ERROR)
-    yield
-    logger.setLevel(level)
-    logger.propagate = propagate
 
 
 def noisy(network: torch.nn.Module) -> Any:

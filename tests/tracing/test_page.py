@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,13 @@ import torch
 from torch import nn
 
 import pellucid as pl
+from pages import Page
 from pellucid import language
 from pellucid.language_model import LanguageModel
 from pellucid.tracing import display, page
 from tracing.zoo import byte_model
 
 NASTY = '<script>alert("x")</script> & 曉\n'
-VOID = {"meta", "br", "link", "img", "input"}
 
 
 @pytest.fixture(scope="module")
@@ -28,32 +27,6 @@ def model() -> LanguageModel:
 @pytest.fixture(scope="module")
 def answer(model: LanguageModel):
     return model.why(NASTY, next_token="a", rather_than="b")
-
-
-class Page(HTMLParser):
-    """Reads a page as strictly as HTMLParser allows: every element closed in its order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.seen.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] not in ("style", "script"):
-            self.words.append(data)
 
 
 def test_the_page_is_one_well_formed_file_that_asks_for_nothing(answer, tmp_path):

@@ -1,7 +1,6 @@
 """Looking inside networks that see: known filters find their edges, fields are exact, what decided adds up."""
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import pellucid as pl
+from pages import Page
 from pellucid import language
 from pellucid.checkpoints.efficientnet import open_efficientnet
 from pellucid.errors import PellucidError
@@ -343,31 +343,6 @@ def test_a_look_gathers_everything(seen):
     for level in seen.levels:
         for one in level.channels:
             assert trace[one.address] == one.map.max()
-
-
-class Page(HTMLParser):
-    """Every element closed in its order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.seen.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.words.append(data)
 
 
 def test_the_page_is_one_file_with_its_pictures_within(seen, tmp_path):
