@@ -103,7 +103,9 @@ def fit_memory(task: Task, plan: Plan) -> None:
                 _("{parameters:,} parameters, one example of {items:,} {unit} at a time").format(
                     parameters=plan.parameters, items=plan.items, unit=task.unit
                 ),
-                _("Choose a smaller network (or --context, or --picture-size), or close other programs."),
+                _("Choose a smaller network (or --context, or --picture-size), or close other programs.")
+                if plan.recompute
+                else _("Say --recompute, choose a smaller network (--context, --picture-size), or close programs."),
             )
         sequences = plan.batch * plan.accumulation
         plan.batch //= 2

@@ -116,6 +116,8 @@ class TrainOptions:
     """cpu, cuda or mps. The fastest there is, when left out."""
     threads: int | None = None
     """CPU threads. All physical cores, when left out."""
+    recompute: bool = False
+    """Keep only each block's input for the backward pass and compute the rest again: slower by about a third."""
     compile: bool = False
     """Compile the network with torch.compile first (pays on a GPU)."""
     deterministic: bool = False

@@ -64,6 +64,7 @@ class Plan:
     nesterov: bool = False
     l1: float = 0.0
     l2: float = 0.0
+    recompute: bool = False
     facts: dict[str, Any] = field(default_factory=dict)  # of the data
     forecast: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
@@ -295,6 +296,7 @@ def _draft(task: Task, design: Design, options: TrainOptions, machine: Machine, 
         precision=options.precision or recipe.precision or machine.precision,
         device=machine.device,
         threads=options.threads or recipe.threads or machine.threads,
+        recompute=options.recompute,
         compile=options.compile,
         deterministic=options.deterministic,
         seed=options.seed,

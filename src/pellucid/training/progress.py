@@ -183,9 +183,12 @@ def rows(plan: Plan, task: Task) -> list[tuple[str, str, str]]:
             )
         )
     if "memory_bytes" in forecast:
-        lines.append(
-            (_("memory"), f"{forecast['memory_bytes'] / 1e6:,.0f} MB", _("peak of the process, activations included"))
+        held = (
+            _("peak of the process; blocks keep their inputs and are computed again")
+            if plan.recompute
+            else _("peak of the process, activations included")
         )
+        lines.append((_("memory"), f"{forecast['memory_bytes'] / 1e6:,.0f} MB", held))
     return lines
 
 

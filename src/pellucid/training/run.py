@@ -31,6 +31,7 @@ from pellucid.training.optimisers import Optimiser
 from pellucid.training.options import TrainOptions
 from pellucid.training.plan import Plan, derive
 from pellucid.training.progress import Progress
+from pellucid.training.recompute import recompute_blocks
 from pellucid.training.verdict import History, judge
 
 BEHIND = 1.2  # the clock may run this much over the plan before the decay starts early
@@ -169,6 +170,8 @@ def ready(task: Task, plan: Plan) -> tuple[nn.Module, Optimiser, Batches]:
     if plan.device != "cpu":
         machine.check_device(task, network, next(batches), plan.device)
         batches = task.batches("train", plan)
+    if plan.recompute:
+        recompute_blocks(network)
     if plan.compile:
         network.compile()
     return network, Optimiser(network, plan), batches

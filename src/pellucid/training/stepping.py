@@ -98,7 +98,7 @@ class Walk:
         """Stand before a step of a run: the arguments are those of `step`."""
         folder = _run_of(source)
         plan = Plan.open(folder / "plan.json")
-        plan.compile, plan.device = False, "cpu"
+        plan.compile, plan.recompute, plan.device = False, False, "cpu"  # a recording keeps everything
         if batch is not None:
             if batch < 1:
                 raise _refused("batch", batch, _("It must be more than 0."))
