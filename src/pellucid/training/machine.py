@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
-import time
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from pellucid.anatomy.devices import available_memory, product_seconds
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.networks.device import device as find_device
@@ -48,40 +45,12 @@ def machine_of(options: TrainOptions) -> Machine:
     elif device == "mps":
         precision, why["precision"] = "fp32", _("the surest on this device")
     else:
-        ratio = _seconds(torch.float32, device) / _seconds(torch.bfloat16, device)
+        ratio = product_seconds("fp32", device) / product_seconds("bf16", device)
         precision = "bf16" if ratio > 1.2 else "fp32"
         why["precision"] = _("a matrix product in bf16 takes 1/{ratio:.1f} of the time in fp32, measured here").format(
             ratio=ratio
         )
     return Machine(device, threads, precision, why)
-
-
-@cache  # one measurement serves many trainings in one process
-def _seconds(dtype: torch.dtype, device: str) -> float:
-    left, right = (torch.ones(1024, 1024, dtype=dtype, device=device) for _side in range(2))
-    best = math.inf
-    for _repeat in range(5):
-        started = time.perf_counter()
-        (left @ right).sum().item()
-        best = min(best, time.perf_counter() - started)
-    return best
-
-
-def available_memory() -> int | None:
-    """Bytes of memory that can still be taken, where the system tells; on Linux also the limit of the control group."""
-    try:
-        text = Path("/proc/meminfo").read_text()
-        available = int(text.split("MemAvailable:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        try:
-            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        except (ValueError, OSError, AttributeError):
-            return None
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.exists() and limit.read_text().strip().isdigit():
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        available = min(available, int(limit.read_text()) - used)
-    return available
 
 
 def fit_memory(task: Task, plan: Plan) -> None:
