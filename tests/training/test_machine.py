@@ -45,6 +45,7 @@ def plan(batch, accumulation):
         items=32,
         network=network,
         parameters=1000,
+        recompute=False,
         reasons={},
         forecast={},
     )
