@@ -1,0 +1,90 @@
+"""The catalogue: its tables are whole and honest, and a name is found however it is written."""
+
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from pellucid.anatomy import catalogue
+from pellucid.errors import PellucidError
+
+
+def test_names_and_aliases_are_unique() -> None:
+    keys = [catalogue._key(name) for entry in catalogue.entries() for name in (entry.name, *entry.aliases)]
+    assert [key for key, count in Counter(keys).items() if count > 1] == []
+
+
+def test_every_row_says_what_it_is_and_where_it_is_from() -> None:
+    for entry in catalogue.entries():
+        assert all((entry.title, entry.family, entry.source)), entry.name
+        assert re.fullmatch(r"[a-z0-9.-]+", entry.name), entry.name
+        assert 1940 < entry.year < 2030, entry.name
+
+
+def test_a_row_has_a_configuration_or_says_why_not() -> None:
+    for entry in catalogue.entries():
+        assert (entry.config is None) == (entry.status is not None), entry.name
+        assert entry.status in (None, "rumour", "undisclosed"), entry.name
+        if entry.config is not None:
+            assert isinstance(entry.config["model_type"], str), entry.name
+
+
+def test_training_is_what_a_planner_can_use() -> None:
+    for entry in catalogue.entries():
+        if (training := entry.training) is not None:
+            assert training.tokens is None or training.tokens > 1e9, entry.name
+            assert training.hours is None or training.device is not None, entry.name
+
+
+def test_ninety_models_and_more() -> None:
+    assert len(catalogue.entries()) >= 90
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("gpt3", "gpt3"),
+        ("GPT-3", "gpt3"),
+        ("GPT-3 175B", "gpt3"),
+        ("llama2-70b", "llama-2-70b"),
+        ("meta-llama/Llama-2-70b-hf", "llama-2-70b"),
+        ("bert-base-uncased", "bert-base"),
+        ("deepseek-r1", "deepseek-v3"),
+    ],
+)
+def test_a_name_is_found_however_it_is_written(written: str, name: str) -> None:
+    assert catalogue.find(written).name == name
+
+
+def test_an_unknown_name_is_answered_by_the_nearest() -> None:
+    with pytest.raises(PellucidError) as error:
+        catalogue.find("lama-2-70b")
+    assert "lama-2-70b" in error.value.what
+    assert "llama-2-70b" in error.value.fix
+    with pytest.raises(PellucidError) as error:
+        catalogue.find("xyzzy")
+    assert "--list" in error.value.fix
+
+
+def test_search_finds_every_row_that_has_all_words() -> None:
+    assert {entry.name for entry in catalogue.search("bert large")} >= {"bert-large", "roberta-large", "albert-large"}
+    assert catalogue.search("bert nonesuch") == []
+    assert len(catalogue.search("")) == len(catalogue.entries())
+
+
+def test_null_is_jsons_null() -> None:
+    assert catalogue.find("deepseek-v2-lite").config["q_lora_rank"] is None  # type: ignore[index]
+
+
+def test_a_rumour_is_marked() -> None:
+    gpt4 = catalogue.find("gpt-4")
+    assert (gpt4.status, gpt4.config) == ("rumour", None)
+
+
+def test_the_catalogue_needs_no_torch() -> None:
+    code = (
+        "import sys; from pellucid.anatomy import catalogue; catalogue.find('gpt3'); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
