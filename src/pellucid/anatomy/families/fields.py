@@ -1,0 +1,80 @@
+"""A configuration of others, read field by field: what is missing or makes no sense is refused by its name."""
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from pellucid.errors import PellucidError
+from pellucid.language import _
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The content of a `config.json`. A field that is null is missing; one without a default must be there.
+
+    Each method raises `PellucidError` with the field, the file and what stands in other files of the kind.
+    """
+
+    content: dict[str, Any]
+    where: str
+
+    def __contains__(self, name: str) -> bool:
+        return self.content.get(name) is not None
+
+    def size(self, name: str, default: int | None = None) -> int:
+        """A whole number of 1 or more."""
+        value = self._get(name, default)
+        return value if _is_size(value) else self.refuse(name, _("Give a whole number of 1 or more."))
+
+    def sizes(self, name: str, n: int | None = None, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """So many whole numbers of 1 or more, any number of them where `n` is None."""
+        value = self._get(name, default)
+        if not isinstance(value, list | tuple) or not value or not all(map(_is_size, value)):
+            self.refuse(name, _("Give a list of whole numbers of 1 or more."))
+        if n is not None and len(value) != n:
+            self.refuse(name, _("Give {n} whole numbers.").format(n=n))
+        return tuple(value)
+
+    def positive(self, name: str, default: float | None = None) -> float:
+        """A number above 0."""
+        value = self._get(name, default)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return (
+            float(value) if is_number and 0 < value < float("inf") else self.refuse(name, _("Give a number above 0."))
+        )
+
+    def flag(self, name: str, default: bool | None = None) -> bool:
+        """True or false."""
+        value = self._get(name, default)
+        return value if isinstance(value, bool) else self.refuse(name, _("Give true or false."))
+
+    def name(self, name: str, *known: str, default: str | None = None) -> str:
+        """A name, where there are any `known` one of them."""
+        value = self._get(name, default)
+        if isinstance(value, str) and (value in known or not known):
+            return value
+        return self.refuse(
+            name, _("Give one of {names}.").format(names=", ".join(known)) if known else _("Give a name.")
+        )
+
+    def refuse(self, name: str, fix: str) -> NoReturn:
+        """Refuse the value of this field."""
+        value = str(self.content.get(name))
+        raise PellucidError(
+            _("{name} cannot be {value}.").format(name=name, value=value if len(value) <= 60 else f"{value[:60]} …"),
+            self.where,
+            fix,
+        )
+
+    def _get(self, name: str, default: Any) -> Any:
+        value = self.content.get(name, default)
+        if value is None and default is None:
+            raise PellucidError(
+                _("The configuration does not say {name}.").format(name=name),
+                self.where,
+                _("Add {name}, or copy the whole file again.").format(name=name),
+            )
+        return default if value is None else value
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
