@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pellucid.anatomy import counts, families
+from pellucid.anatomy import compute, counts, families
 from pellucid.anatomy.tree import walk
 from pellucid.networks.detector import Detector, DetectorConfig
 
@@ -23,7 +23,7 @@ def test_counts_agree_with_the_live_network(config):
     assert counted.total == sum(by_path.values())
     with FlopCounterMode(display=False) as counter, torch.device("meta"):
         network(torch.empty(2, 3, 64, 96))
-    assert 2 * 2 * counts.multiply_adds(tree) == counter.get_total_flops()
+    assert 2 * 2 * compute.forward(tree).total == counter.get_total_flops()
 
 
 def test_leaves_stand_in_the_order_in_which_data_flow():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import pellucid as pl
-from pellucid.anatomy import counts, families
+from pellucid.anatomy import compute, counts, families
 from pellucid.anatomy.tree import walk
 from pellucid.networks.activations import ACTIVATIONS
 from pellucid.networks.convnet import ConvNet, ConvNetConfig, convnet_config
@@ -83,7 +83,7 @@ def test_dense_networks_agree_with_the_live_ones(config):
     network = Dense(config, None)
     agrees(families.dense(config), network)
     multiplied = sum(p.numel() for name, p in network.named_parameters() if name.endswith("linear.weight"))
-    assert counts.multiply_adds(families.dense(config)) == multiplied
+    assert compute.forward(families.dense(config)).total == multiplied
 
 
 @given(convnet_configs())
@@ -93,7 +93,7 @@ def test_convolutional_networks_agree_with_the_live_ones(config):
     agrees(tree, network)
     with FlopCounterMode(display=False) as counter, torch.device("meta"):
         network(torch.empty(2, config.channels, config.height, config.width))
-    assert 2 * 2 * counts.multiply_adds(tree) == counter.get_total_flops()
+    assert 2 * 2 * compute.forward(tree).total == counter.get_total_flops()
 
 
 def test_lenet_by_layer():
@@ -123,7 +123,7 @@ def test_depth_without_activation_has_parameters_that_add_nothing():
 
 def test_counting_imports_no_torch():
     code = (
-        "import sys; from pellucid.anatomy import counts, families;"
+        "import sys; from pellucid.anatomy import compute, counts, families;"
         "from pellucid.networks.convnet_config import convnet_config;"
         "assert counts.parameters(families.convnet(convnet_config('lenet5', 1, 28, 28, 10))).total == 61706;"
         "assert not {'torch', 'numpy'} & set(sys.modules), sorted(sys.modules)"

@@ -1,9 +1,123 @@
-"""How much arithmetic a training step costs, from a network's tree of shapes."""
+"""How much arithmetic a network does, from its tree of shapes: exact by operation, and by the rule of thumb.
 
+Counted are multiplications, each with its addition, of data by weights and of data by data: all but a percent or so of
+what a network computes. One of them is two floating-point operations (FLOPs).
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
-from pellucid.anatomy.counts import multiplied
-from pellucid.anatomy.tree import Attention, Node, walk
+from pellucid.anatomy.counts import multiplied, positions
+from pellucid.anatomy.tree import Attention, Embedding, Layer, Node, Product, Visit, walk
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds."""
+
+    weights: int  # data by weights
+    data: int  # data by data: queries by keys and weights by values, every query with every key in its window
+    seen: int  # of those, what a causal mask leaves: a kernel that skips the rest does no more
+    by_path: dict[str, int]  # they add up to `total`
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.data
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.total
+
+
+def forward(tree: Node, **lengths: int) -> Work:
+    """The work of one example's forward pass; a text has `lengths`: token=..., and source=... that it translates."""
+    return _sum(list(walk(tree)), lambda visit, masked: _pairs(visit, lengths, masked), lengths)
+
+
+def generated_token(tree: Node, past: int, source: int = 0) -> Work:
+    """The work of one more token after `past` others whose keys and values are kept (itself is one more)."""
+    running = [visit for visit in walk(tree) if visit.positions == "token"]
+    return _sum(running, lambda visit, _masked: _seen(visit.leaf, past + 1, source), {"token": 1})
+
+
+def _sum(visits: list[Visit], pairs: Callable[[Visit, bool], int], lengths: dict[str, int]) -> Work:
+    """The work of these layers, where attention multiplies so many `pairs` of a query and a key."""
+    weights, data, seen, by_path = 0, 0, 0, dict[str, int]()
+    for visit in visits:
+        leaf = visit.leaf
+        if isinstance(leaf, Attention):
+            work = visit.times * leaf.reach * pairs(visit, False)
+            data += work
+            seen += visit.times * leaf.reach * pairs(visit, True)
+        else:
+            work = _product(visit, lengths)
+            if isinstance(leaf, Product):
+                data, seen = data + work, seen + work
+            else:
+                weights += work
+        if work:
+            by_path[visit.path] = by_path.get(visit.path, 0) + work
+    return Work(weights, data, seen, by_path)
+
+
+@dataclass(frozen=True)
+class TrainingWork:
+    """Multiply-adds of a training step on one example."""
+
+    forward: int
+    backward: int
+    recomputed: int  # forward once more, where activations are not kept
+
+    @property
+    def total(self) -> int:
+        return self.forward + self.backward + self.recomputed
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.total
+
+
+def training_step(tree: Node, fused: bool = True, recompute: bool = False, **lengths: int) -> TrainingWork:
+    """The work of a forward and a backward pass.
+
+    Backward, each product becomes two: the gradient of its weights and of its input. The layer that reads the input of
+    the network needs no gradient of that, fixed weights none of theirs. Attention has four products for its two, and a
+    fused kernel, which has not kept the scores, makes them again: five (Dao et al. 2022, appendix B).
+    """
+    once = forward(tree, **lengths)
+    visits = list(walk(tree))
+    products = sum((2 - v.leaf.is_fixed) * _product(v, lengths) for v in visits)
+    first = next((v for v in visits if v.leaf.product or isinstance(v.leaf, Embedding)), None)
+    products -= _product(first, lengths) if first is not None else 0
+    scores = once.total - sum(_product(v, lengths) for v in visits)
+    return TrainingWork(once.total, products + scores * (5 if fused else 4) // 2, once.total if recompute else 0)
+
+
+def _product(visit: Visit, lengths: dict[str, int]) -> int:
+    """Multiply-adds of a leaf that is not attention."""
+    factors = visit.leaf.product
+    return visit.times * positions(visit.positions, lengths) * prod(factors) if factors else 0
+
+
+def _pairs(visit: Visit, lengths: dict[str, int], masked: bool) -> int:
+    """Pairs of a query and a key: all in the window, or where `masked` only those that a causal mask leaves."""
+    leaf = visit.leaf
+    assert isinstance(leaf, Attention)
+    queries = positions(visit.positions, lengths)
+    keys = queries if leaf.keys is None else positions(leaf.keys, lengths)
+    window = min(keys, leaf.window or keys)
+    if masked and leaf.causal:
+        return window * (window + 1) // 2 + (queries - window) * window
+    return queries * window
+
+
+def _seen(leaf: Layer, past: int, source: int) -> int:
+    """Keys that a query sees after so many."""
+    assert isinstance(leaf, Attention)
+    if leaf.keys is None:
+        return min(past, leaf.window or past)
+    return leaf.keys if isinstance(leaf.keys, int) else source
 
 
 @dataclass(frozen=True)
@@ -27,7 +141,7 @@ def training_flops(tree: Node, context: int) -> TrainingFlops:
     Source: Kaplan et al. 2020, section 2.1; Chowdhery et al. 2022 (PaLM), appendix B.
     """
     attention = sum(
-        visit.times * 12 * visit.leaf.heads * visit.leaf.head_dim * min(context, visit.leaf.window or context)
+        visit.times * 6 * visit.leaf.reach * min(context, visit.leaf.window or context)
         for visit in walk(tree)
         if isinstance(visit.leaf, Attention)
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pellucid.anatomy import counts, families
-from pellucid.anatomy.tree import Activation, Attention, Dropout, Embedding, Leaf, Linear, Norm, Visit, walk
+from pellucid.anatomy.tree import Activation, Attention, Dropout, Embedding, Layer, Linear, Norm, Visit, walk
 from pellucid.language import _
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def forecast(
         "optimiser state": 8 * total if optimiser == "adamw" else 4 * inside + 8 * (total - inside),
     }
     activations = {"activations": sum(v.times * kept(v.leaf, n, e, length) for v in visits)}
-    weights = sum(v.times * v.leaf.weights for v in visits if isinstance(v.leaf, Linear))
+    weights = sum(v.copies * v.leaf.weights for v in visits if isinstance(v.leaf, Linear))
     casts = {"bf16 copies of weights": 2 * weights if e == 2 else 0}
     earlier = 4 * total if accumulation > 1 else 0
     gradients = {"gradients": 4 * total}
@@ -134,7 +134,7 @@ def forecast(
     return Memory(always | moments[moment], moment, totals)
 
 
-def kept(leaf: Leaf, n: int, e: int, length: int) -> int:
+def kept(leaf: Layer, n: int, e: int, length: int) -> int:
     """Bytes that autograd keeps of a leaf from its forward to its backward pass, if no other leaf keeps them anyway."""
     match leaf:
         case Linear():  # its input, cast to the product's precision
@@ -184,7 +184,7 @@ def _pairs(length: int) -> int:
     return sum(min(QUERIES, length - start) * min(start + QUERIES, length) for start in starts)
 
 
-def passing(leaf: Leaf, n: int, e: int) -> int:
+def passing(leaf: Layer, n: int, e: int) -> int:
     """Bytes of gradients alive while the backward pass is in a leaf, less what it has set free before."""
     match leaf:
         case Activation(gated=True):  # of the product and of both factors, less the product
@@ -205,7 +205,7 @@ def orthogonalising(visits: list[Visit]) -> int:
     matrices: Counter[tuple[int, int]] = Counter()
     for visit in visits:
         if isinstance(visit.leaf, Linear) and visit.kind != "head":
-            matrices[visit.leaf.inputs, visit.leaf.outputs] += visit.times
+            matrices[visit.leaf.inputs, visit.leaf.outputs] += visit.copies
     return max(
         min(n, max(1, TOGETHER // (i * o))) * (12 * i * o + 4 * min(i, o) ** 2) for (i, o), n in matrices.items()
     )

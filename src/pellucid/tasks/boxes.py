@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.anatomy import counts, families
+from pellucid.anatomy import compute, counts, families
 from pellucid.anatomy.memory import PROCESS
 from pellucid.checkpoints.files import read_json
 from pellucid.checkpoints.plain import open_plain, save_plain
@@ -146,7 +146,7 @@ class BoxesTask:
     def designs(self, options: TrainOptions) -> list[Design]:
         config = DetectorConfig(len(self.classes))
         tree = families.detector(config, self.size, self.size)
-        return [Design(asdict(config), counts.parameters(tree).total, 6.0 * counts.multiply_adds(tree), 1)]
+        return [Design(asdict(config), counts.parameters(tree).total, 6.0 * compute.forward(tree).total, 1)]
 
     def why(self, design: Design, options: TrainOptions) -> dict[str, str]:
         size = _("as given") if options.picture_size else _("the longest side there is, {most} at most")

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pellucid.anatomy import counts, transformers
+from pellucid.anatomy import counts, families
 from pellucid.anatomy.memory import PROCESS
 from pellucid.checkpoints.encoder import (
     open_classifier,
@@ -212,7 +212,7 @@ class LabelTask:
 
     def designs(self, options: TrainOptions) -> list[Design]:
         config = self._config(options)
-        parameters = counts.parameters(transformers.encoder(config)).total
+        parameters = counts.parameters(families.encoder(config)).total
         inside = parameters - (config.vocab_size + config.context) * config.d_model
         return [Design(asdict(config), parameters, 6.0 * inside * self._facts["mean_length"], 1)]
 

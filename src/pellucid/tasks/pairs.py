@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.anatomy import compute, counts, memory, transformers
+from pellucid.anatomy import compute, counts, families, memory
 from pellucid.anatomy.tree import walk
 from pellucid.checkpoints.files import read_json
 from pellucid.checkpoints.translator import open_translator, save_translator
@@ -187,7 +187,7 @@ class PairsTask:
             start_id=end,
             end_id=end,
         )
-        tree, length = transformers.translator(config), self._facts["length"]
+        tree, length = families.translator(config), self._facts["length"]
         return Design(
             asdict(config), counts.parameters(tree).total, float(compute.training_flops(tree, length).total), length
         )
@@ -231,7 +231,7 @@ class PairsTask:
         e, tokens = 2 if plan.precision == "bf16" else 4, max(plan.batch * plan.items, config.context)
         kept = sum(
             visit.times * memory.kept(visit.leaf, tokens, e, plan.items)
-            for visit in walk(transformers.translator(config))
+            for visit in walk(families.translator(config))
         )
         ids = sum(part.source_ids.nbytes + part.target_ids.nbytes for part in self._parts.values())
         longer = max(1.0, self._facts["source_length"] / self._facts["length"])

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pellucid.anatomy import counts, families
+from pellucid.anatomy import compute, counts, families
 from pellucid.anatomy.memory import PROCESS
 from pellucid.checkpoints import efficientnet
 from pellucid.checkpoints.files import read_file, read_json, write_tensors
@@ -173,7 +173,7 @@ class PictureTask:
                 _('End its last layer with "dense {classes}".').format(classes=n_classes),
             )
         tree = families.convnet(config)
-        return [Design(asdict(config), counts.parameters(tree).total, 6.0 * counts.multiply_adds(tree), 1)]
+        return [Design(asdict(config), counts.parameters(tree).total, 6.0 * compute.forward(tree).total, 1)]
 
     def _usual_network(self) -> str:
         channels, height, width = self._facts["picture"]

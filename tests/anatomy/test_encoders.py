@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pellucid.anatomy import compute, counts, transformers
+from pellucid.anatomy import compute, counts, families
+from pellucid.anatomy.tree import Node
 from pellucid.networks.encoder import Classifier, Encoder, EncoderConfig
 from pellucid.networks.translator import Translator, TranslatorConfig
 
@@ -51,7 +52,7 @@ def test_encoder_and_classifier_equal_the_live_network(
 ) -> None:
     config = EncoderConfig(**sizes, n_layers=n_layers, type_vocab_size=types, classes=classes, pooling=pooling)
     network = Classifier(config, seed=None) if classes else Encoder(config, seed=None)
-    check(network, transformers.encoder(config))
+    check(network, families.encoder(config))
 
 
 @settings(max_examples=40, deadline=None)
@@ -60,10 +61,10 @@ def test_translator_equals_the_live_network(sizes: dict[str, int], layers: tuple
     config = TranslatorConfig(
         **sizes, encoder_layers=layers[0], decoder_layers=layers[1], pad_id=0, start_id=0, end_id=0
     )
-    check(Translator(config, seed=None), transformers.translator(config))
+    check(Translator(config, seed=None), families.translator(config))
 
 
-def check(network: nn.Module, tree: transformers.Sequence) -> None:
+def check(network: nn.Module, tree: Node) -> None:
     counted = counts.parameters(tree)
     assert counted.total == sum(parameter.numel() for parameter in network.parameters())
     assert counted.by_path == live_paths(network)
@@ -74,16 +75,16 @@ def check(network: nn.Module, tree: transformers.Sequence) -> None:
 
 def test_published_totals() -> None:
     # counted with transformers on the meta device: BertForSequenceClassification, and BertModel, which has a pooler
-    assert counts.parameters(transformers.encoder(replace(BERT_BASE, classes=2))).total == 109_483_778
-    assert counts.parameters(transformers.encoder(BERT_BASE)).total == 109_482_240 - 768 * 769
+    assert counts.parameters(families.encoder(replace(BERT_BASE, classes=2))).total == 109_483_778
+    assert counts.parameters(families.encoder(BERT_BASE)).total == 109_482_240 - 768 * 769
     # MarianMTModel of opus-mt-en-de's sizes: its sinusoids are no parameters here, the bias of its logits is one
-    assert counts.parameters(transformers.translator(OPUS)).total == 73_886_208 + 58_101
+    assert counts.parameters(families.translator(OPUS)).total == 73_886_208 + 58_101
 
 
 def test_tables_that_are_only_looked_up_do_not_multiply() -> None:
-    tree = transformers.translator(OPUS)
+    tree = families.translator(OPUS)
     assert counts.multiplied(tree) == counts.parameters(tree).total  # the one table is the head's, too
-    encoder = transformers.encoder(BERT_BASE)
+    encoder = families.encoder(BERT_BASE)
     assert counts.multiplied(encoder) == counts.parameters(encoder).total - (30522 + 512 + 2) * 768
     half = next(part.node for part in tree.parts if part.name == "encoder")
     assert compute.training_flops(half, 64).attention == 6 * 12 * 512 * 64
@@ -93,8 +94,8 @@ def test_tables_that_are_only_looked_up_do_not_multiply() -> None:
 def test_counting_imports_neither_torch_nor_numpy(kind: str) -> None:
     config = BERT_BASE if kind == "encoder" else OPUS
     code = (
-        "import sys; from types import SimpleNamespace; from pellucid.anatomy import counts, transformers;"
-        f"assert counts.parameters(transformers.{kind}(SimpleNamespace(**{vars(config)!r}))).total > 0;"
+        "import sys; from types import SimpleNamespace; from pellucid.anatomy import counts, families;"
+        f"assert counts.parameters(families.{kind}(SimpleNamespace(**{vars(config)!r}))).total > 0;"
         "assert not {'torch', 'numpy'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

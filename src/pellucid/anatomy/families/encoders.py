@@ -23,12 +23,12 @@ def encoder(config: EncoderConfig) -> Sequence:
         Part("blocks", Repeat(config.n_layers, _encoder_block(config))),
     )
     if not config.classes:
-        return Sequence(parts)
+        return Sequence(tuple(part._replace(positions="token") for part in parts))
     head = [Part("dropout", _dropout(config), "head"), Part("head", Linear(config.d_model, config.classes), "head")]
     if config.pooling == "first":
         head.insert(0, Part("pooler", Linear(config.d_model, config.d_model), "head"))
         head.insert(1, Part("activation", Activation("tanh", config.d_model), "head"))
-    return Sequence((Part("encoder", Sequence(parts)), *head))
+    return Sequence((Part("encoder", Sequence(parts), positions="token"), *head))
 
 
 def translator(config: TranslatorConfig) -> Sequence:
@@ -43,27 +43,27 @@ def translator(config: TranslatorConfig) -> Sequence:
     head = Linear(config.d_model, config.vocab_size, tied_to="encoder.embedding")
     return Sequence(
         (
-            Part("encoder", Sequence((table, dropout, read))),
-            Part("decoder", Sequence((dropout, write))),
-            Part("head", head, "head"),
+            Part("encoder", Sequence((table, dropout, read)), positions="source"),
+            Part("decoder", Sequence((dropout, write)), positions="token"),
+            Part("head", head, "head", "token"),
         )
     )
 
 
 def _encoder_block(config: BlockConfig) -> Sequence:
-    return Sequence((*_self_attention(config), *_feed_forward(config)))
+    return Sequence((*_self_attention(config, causal=False), *_feed_forward(config)))
 
 
 def _decoder_block(config: BlockConfig) -> Sequence:
     width = config.d_model
     cross = (
         Part("query", Linear(width, width)),
-        Part("key_value", Linear(width, 2 * width)),
-        *_product(config),
+        Part("key_value", Linear(width, 2 * width, parts=(("key", width), ("value", width))), positions="source"),
+        *_product(config, keys="source", causal=False),
     )
     return Sequence(
         (
-            *_self_attention(config),
+            *_self_attention(config, causal=True),
             Part("cross_attention", Sequence(cross), "attention"),
             Part("cross_attention_norm", _norm(config), "norm"),
             *_feed_forward(config),
@@ -71,14 +71,16 @@ def _decoder_block(config: BlockConfig) -> Sequence:
     )
 
 
-def _self_attention(config: BlockConfig) -> tuple[Part, Part]:
-    qkv = Part("qkv", Linear(config.d_model, 3 * config.d_model))
-    attention = Part("attention", Sequence((qkv, *_product(config))), "attention")
+def _self_attention(config: BlockConfig, causal: bool) -> tuple[Part, Part]:
+    split = tuple((name, config.d_model) for name in ("query", "key", "value"))
+    qkv = Part("qkv", Linear(config.d_model, 3 * config.d_model, parts=split))
+    attention = Part("attention", Sequence((qkv, *_product(config, causal=causal))), "attention")
     return attention, Part("attention_norm", _norm(config), "norm")
 
 
-def _product(config: BlockConfig) -> tuple[Part, ...]:
-    product = Attention(config.n_heads, config.n_heads, config.d_model // config.n_heads)
+def _product(config: BlockConfig, causal: bool, keys: str | None = None) -> tuple[Part, ...]:
+    heads = config.n_heads
+    product = Attention(heads, heads, config.d_model // heads, keys=keys, causal=causal)
     output = Linear(config.d_model, config.d_model)
     return Part("product", product), Part("output", output), Part("dropout", _dropout(config))
 

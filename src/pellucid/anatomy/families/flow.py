@@ -1,0 +1,201 @@
+"""Networks that see, written down layer by layer: `Flow` keeps the dimensions of the picture that flows through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from math import ceil, prod
+from typing import TypeVar
+
+from pellucid.anatomy.tree import (
+    Activation,
+    BatchNorm,
+    Convolution,
+    Dropout,
+    Input,
+    Linear,
+    Node,
+    Norm,
+    Part,
+    Pool,
+    Repeat,
+    Reshape,
+    Sequence,
+)
+from pellucid.errors import PellucidError
+from pellucid.language import _
+
+T = TypeVar("T")
+Size = int | tuple[int, int]  # of a window: its side, or height and width
+
+
+class Flow:
+    """A picture on its way through a network: its channels, height and width now, and the layers passed so far.
+
+    Each method adds one layer, or one part of several. Windows are padded by half their size unless `padding` says
+    otherwise, so that with a stride of 1 they leave height and width as they are.
+    """
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        self.channels, self.height, self.width = channels, height, width
+        self.parts: list[Part] = []
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.height, self.width
+
+    @property
+    def tree(self) -> Sequence:
+        return Sequence(tuple(self.parts))
+
+    def add(self, name: str, node: Node, kind: str | None = None, positions: int | None = None) -> None:
+        """A layer that leaves the dimensions as they are."""
+        self.parts.append(Part(name, node, kind, positions))
+
+    def input(self) -> None:
+        self.add("input", Input(self.shape))
+
+    def convolution(
+        self,
+        name: str,
+        outputs: int,
+        size: Size,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
+        bias: bool = True,
+        connections: int | None = None,
+    ) -> None:
+        inputs = self.channels
+        self._move(size, stride, padding)
+        self.channels = outputs
+        layer = Convolution(inputs, outputs, size, self.height, self.width, bias, groups, connections)
+        self.add(name, layer, "convolution")
+
+    def conv_norm(
+        self,
+        name: str,
+        outputs: int,
+        size: Size,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
+        activation: str | None = "relu",
+    ) -> None:
+        """A convolution without bias, a batch norm, and an activation where there is one."""
+        inner = self.fork()
+        inner.convolution("conv", outputs, size, stride, padding, groups, bias=False)
+        inner.batch_norm("norm")
+        if activation is not None:
+            inner.activation("activation", activation)
+        self._follow(name, inner)
+
+    def batch_norm(self, name: str) -> None:
+        self.add(name, BatchNorm(self.channels), "norm")
+
+    def layer_norm(self, name: str) -> None:
+        """Over the channels, at each place."""
+        self.add(name, Norm(self.channels, shift=True), "norm", self.height * self.width)
+
+    def activation(self, name: str, function: str) -> None:
+        self.add(name, Activation(function, prod(self.shape)))
+
+    def pool(
+        self,
+        name: str,
+        kind: str,
+        size: int,
+        stride: int | None = None,
+        padding: int = 0,
+        round_up: bool = False,
+        trained: bool = False,
+    ) -> None:
+        self._move(size, stride or size, padding, round_up)
+        self.add(name, Pool(kind, *self.shape, trained))
+
+    def pool_to(self, name: str, side: int) -> None:
+        """Means that leave a picture of this height and width, where it has not got them yet."""
+        if (self.height, self.width) != (side, side):
+            self.height = self.width = side
+            self.add(name, Pool("average", *self.shape))
+
+    def flatten(self, name: str = "flatten") -> None:
+        self.channels, self.height, self.width = prod(self.shape), 1, 1
+        self.add(name, Reshape((self.channels,)))
+
+    def dense(self, name: str, outputs: int, kind: str = "dense") -> None:
+        self.add(name, Linear(self.channels, outputs), kind)
+        self.channels = outputs
+
+    def dropout(self, name: str, p: float) -> None:
+        self.add(name, Dropout(prod(self.shape), p))
+
+    def squeeze_excite(self, name: str, width: int, activation: str = "relu", gate: str = "sigmoid") -> None:
+        """Each channel is scaled by what its mean and those of the others say (Hu et al. 2017, figure 3)."""
+        side = Flow(self.channels, 1, 1)
+        side.add("pool", Pool("average", *side.shape))
+        side.convolution("squeeze", width, 1)
+        side.activation("activation", activation)
+        side.convolution("excite", self.channels, 1)
+        side.activation("gate", gate)
+        self.add(name, side.tree)
+
+    def blocks(self, name: str, settings: Iterable[T], write: Callable[[Flow, T], None]) -> None:
+        """One block for each setting; equal ones that follow each other become one `Repeat`."""
+        nodes = []
+        for setting in settings:
+            inner = self.fork()
+            write(inner, setting)
+            self.channels, self.height, self.width = inner.shape
+            nodes.append(inner.tree)
+        start = 0
+        for node, run in groupby(nodes):
+            n = len(list(run))
+            index = f"{start}:{start + n}" if n > 1 else str(start)
+            self.add(f"{name}[{index}]", Repeat(n, node) if n > 1 else node)
+            start += n
+
+    def branches(self, name: str, **branches: Callable[[Flow], object]) -> None:
+        """What is done to the same picture side by side; the channels that come of it are put on one stack."""
+        ends = {}
+        for branch, write in branches.items():
+            ends[branch] = self.fork()
+            write(ends[branch])
+        self.add(name, Sequence(tuple(Part(branch, end.tree) for branch, end in ends.items())))
+        *_, last = ends.values()
+        self.channels, self.height, self.width = sum(end.channels for end in ends.values()), last.height, last.width
+
+    def training_only(self, name: str, write: Callable[[Flow], None]) -> None:
+        """Layers on the side that no answer needs: they have parameters and do not run."""
+        side = self.fork()
+        write(side)
+        self.add(name, Repeat(1, side.tree, active=0))
+
+    def shortcut(self, name: str, source: Flow) -> None:
+        """What a residual block adds to its result: its input, brought to the same dimensions where they differ."""
+        if source.shape != self.shape:
+            stride = ceil(source.height / self.height)
+            source.conv_norm(name, self.channels, 1, stride, activation=None)
+            self.parts += source.parts
+
+    def fork(self) -> Flow:
+        """The same picture, for layers of its own."""
+        return Flow(*self.shape)
+
+    def _follow(self, name: str, inner: Flow) -> None:
+        self.channels, self.height, self.width = inner.shape
+        self.add(name, inner.tree)
+
+    def _move(self, size: Size, stride: int, padding: int | None, round_up: bool = False) -> None:
+        """Move a window over the picture: as many places as it has are left."""
+        sides = (size, size) if isinstance(size, int) else size
+        paddings = [side // 2 if padding is None else padding for side in sides]
+        steps = [
+            (length + 2 * padded - side) / stride
+            for length, padded, side in zip((self.height, self.width), paddings, sides, strict=True)
+        ]
+        self.height, self.width = (int(ceil(step) if round_up else step // 1) + 1 for step in steps)
+        if min(self.height, self.width) < 1:
+            raise PellucidError(
+                _("The pictures are too small for this network."), "image_size", _("Give a larger image_size.")
+            )
