@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pellucid.checkpoints.fields import ACTIVATIONS, Fields, foreign_activation
 from pellucid.checkpoints.files import TENSORS, read_json, read_tensors, write_json, write_tensors
-from pellucid.checkpoints.foreign import ACTIVATIONS, Fields, Sources, foreign_activation, gather, scatter
+from pellucid.checkpoints.foreign import Sources, gather, scatter
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.networks.decoder import FAMILIES, Decoder, DecoderConfig, decoder_config

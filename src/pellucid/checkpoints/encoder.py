@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pellucid.checkpoints.fields import ACTIVATIONS, Fields, foreign_activation
 from pellucid.checkpoints.files import TENSORS, read_json, read_tensors, write_json, write_tensors
-from pellucid.checkpoints.foreign import ACTIVATIONS, Fields, Sources, fill, foreign_activation, scatter
+from pellucid.checkpoints.foreign import Sources, fill, scatter
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.networks.encoder import Classifier, Encoder, EncoderConfig

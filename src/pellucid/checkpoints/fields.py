@@ -1,0 +1,79 @@
+"""Configurations of Hugging Face's, read field by field. Without torch: counting reads them too."""
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from pellucid.errors import PellucidError
+from pellucid.language import _
+
+
+@dataclass
+class Fields:
+    """A foreign configuration, read field by field."""
+
+    content: dict[str, Any]
+    where: str
+    supported: tuple[str, ...]  # the model types that are
+
+    def get(self, name: str, default: Any) -> Any:
+        """The field, or Hugging Face's default where it is missing or null."""
+        value = self.content.get(name)
+        return default if value is None else value
+
+    def size(self, *names: str, default: int | None = None, least: int = 1) -> int:
+        """A whole number of at least `least`, under the first of `names` that there is."""
+        name = next((name for name in names if self.content.get(name) is not None), names[0])
+        value = self.get(name, default)
+        if value is None:
+            raise PellucidError(
+                _("config.json does not say {name}.").format(name=name),
+                self.where,
+                _("Correct the file, or download it again."),
+            )
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            self.deny(name, _("it must be a whole number of at least {least}").format(least=least))
+        return value
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """True or false."""
+        value = self.get(name, default)
+        if not isinstance(value, bool):
+            self.deny(name, _("it must be true or false"))
+        return value
+
+    def only(self, name: str, *values: Any) -> None:
+        """Refuse the field if it is there with another value than these."""
+        if name in self.content and self.content[name] not in values:
+            self.refuse(name)
+
+    def deny(self, name: str, why: str) -> NoReturn:
+        """Say that the field cannot be right."""
+        value = self.content.get(name)
+        raise PellucidError(
+            _("{name} = {value} cannot be right: {why}.").format(name=name, value=value, why=why),
+            self.where,
+            _("Correct the file, or download it again."),
+        )
+
+    def refuse(self, name: str) -> NoReturn:
+        """Say that the field is right but not for us."""
+        raise PellucidError(
+            _("This model's {name} = {value} is not supported.").format(name=name, value=self.content.get(name)),
+            self.where,
+            _("Supported are {families}.").format(families=", ".join(self.supported)),
+        )
+
+
+ACTIVATIONS = {  # their names of ours
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+
+
+def foreign_activation(name: str) -> str:
+    """Their name of our activation."""
+    return "gelu_new" if name == "gelu_tanh" else name
