@@ -60,7 +60,8 @@ def find(name: str) -> Device:
     if key == HERE:
         return this_machine()
     if key not in table():
-        near = difflib.get_close_matches(key, table(), 4, 0.4) or list(table())
+        near = [known for known in table() if key and known.startswith(key)]
+        near = near or difflib.get_close_matches(key, table(), 4, 0.4) or list(table())
         raise PellucidError(
             _("There is no device {name!r} in the table.").format(name=name),
             "device",
