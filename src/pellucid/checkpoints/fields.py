@@ -1,4 +1,4 @@
-"""Configurations of Hugging Face's, read field by field. Without torch: counting reads them too."""
+"""Configurations of Hugging Face's, read field by field, and its names of activations. Without torch."""
 
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -20,25 +20,15 @@ class Fields:
         value = self.content.get(name)
         return default if value is None else value
 
-    def size(self, *names: str, default: int | None = None, least: int = 1) -> int:
-        """A whole number of at least `least`, under the first of `names` that there is."""
+    def size(self, *names: str, default: int | None = None) -> int:
+        """A whole number of at least one, under the first of `names` that there is."""
         name = next((name for name in names if self.content.get(name) is not None), names[0])
-        value = self.get(name, default)
+        value = self.content.get(name, default)
+        value = default if value is None else value
         if value is None:
-            raise PellucidError(
-                _("config.json does not say {name}.").format(name=name),
-                self.where,
-                _("Correct the file, or download it again."),
-            )
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            self.deny(name, _("it must be a whole number of at least {least}").format(least=least))
-        return value
-
-    def flag(self, name: str, default: bool = False) -> bool:
-        """True or false."""
-        value = self.get(name, default)
-        if not isinstance(value, bool):
-            self.deny(name, _("it must be true or false"))
+            raise PellucidError(_("config.json does not say {name}.").format(name=name), self.where)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            self.refuse(name)
         return value
 
     def only(self, name: str, *values: Any) -> None:
@@ -46,17 +36,7 @@ class Fields:
         if name in self.content and self.content[name] not in values:
             self.refuse(name)
 
-    def deny(self, name: str, why: str) -> NoReturn:
-        """Say that the field cannot be right."""
-        value = self.content.get(name)
-        raise PellucidError(
-            _("{name} = {value} cannot be right: {why}.").format(name=name, value=value, why=why),
-            self.where,
-            _("Correct the file, or download it again."),
-        )
-
     def refuse(self, name: str) -> NoReturn:
-        """Say that the field is right but not for us."""
         raise PellucidError(
             _("This model's {name} = {value} is not supported.").format(name=name, value=self.content.get(name)),
             self.where,
