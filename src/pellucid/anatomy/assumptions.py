@@ -56,12 +56,11 @@ def positive(value: float, name: str, least: float = 0, most: float = math.inf) 
     """
     if 0 < value < math.inf and least <= value <= most:
         return value
-    fix = _("Give a number above 0, at most {most:g}.") if most < math.inf else _("Give a number above {least:g}.")
-    raise PellucidError(
-        _("{value} is not possible for {name}.").format(value=value, name=name),
-        name,
-        fix.format(least=least, most=most),
-    )
+    if most < math.inf:
+        fix = _("Give a number above 0, at most {most:g}.").format(most=most)
+    else:
+        fix = _("Give a number of at least {least:g}.").format(least=least) if least else _("Give a number above 0.")
+    raise PellucidError(_("{value} is not possible for {name}.").format(value=value, name=name), name, fix)
 
 
 def figure(value: float) -> str:

@@ -16,7 +16,6 @@ class Law:
     Source: Hoffmann et al. 2022, section 3.3 ("approach 3"), equations 2 and 4.
     """
 
-    source: str
     e: float
     a: float
     b: float
@@ -34,9 +33,8 @@ class Law:
 
 # Hoffmann et al. print rounded exponents, and rounding alone moves the optimum; these are their unrounded ones, as
 # Besiroglu et al. found them. Those also find that the fit had stopped early: theirs agrees with approaches 1 and 2.
-HOFFMANN = Law("Hoffmann et al. 2022, approach 3", 1.6934, 406.4, 410.7, 0.3392, 0.2849)
-BESIROGLU = Law("Besiroglu et al. 2024, approach 3 fitted anew", 1.8172, 482.01, 2085.43, 0.3478, 0.3658)
-TWENTY = "Hoffmann et al. 2022, approaches 1 and 2: 20 tokens a parameter"
+HOFFMANN = Law(1.6934, 406.4, 410.7, 0.3392, 0.2849)
+BESIROGLU = Law(1.8172, 482.01, 2085.43, 0.3478, 0.3658)
 FITTED = (6e18, 3e21)  # FLOPs of the trainings behind these laws (Hoffmann et al. 2022, figure 3)
 
 
@@ -56,8 +54,11 @@ def compute_optimal(flops: float) -> list[Optimum]:
     Raises:
         PellucidError: when flops is not a number above 0.
     """
-    sizes = {TWENTY: math.sqrt(positive(flops, "flops") / 120)}  # D = 20N, so C = 120 N^2
-    sizes |= {law.source: law.best_size(flops) for law in (BESIROGLU, HOFFMANN)}
+    sizes = {  # by the rule of 20 tokens, D = 20N, so flops = 120 N^2
+        _("Hoffmann et al. 2022: 20 tokens a parameter"): math.sqrt(positive(flops, "flops") / 120),
+        _("Besiroglu et al. 2024: approach 3 of Hoffmann et al., fitted anew"): BESIROGLU.best_size(flops),
+        _("Hoffmann et al. 2022: approach 3, as published"): HOFFMANN.best_size(flops),
+    }
     return [Optimum(source, n, flops / 6 / n, BESIROGLU.loss(n, flops / 6 / n)) for source, n in sizes.items()]
 
 
@@ -96,7 +97,7 @@ def what_fits(
         price, reasons["price"] = priced(device, price)
         if price is None:
             raise PellucidError(
-                _("No price is known for {device}.").format(device=device.title), "price", _("Give one.")
+                _("No price is known for {device}.").format(device=device.title), "price", _("Give a price an hour.")
             )
         device_hours = positive(money, "money") / price
         line = _("device-hours = money / price = {money} $ / {price:g} $ = {all}")
