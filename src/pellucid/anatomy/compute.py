@@ -32,24 +32,28 @@ class Work:
 
 def forward(tree: Node, **lengths: int) -> Work:
     """The work of one example's forward pass; a text has `lengths`: token=..., and source=... that it translates."""
-    return _sum(list(walk(tree)), lambda visit, masked: _pairs(visit, lengths, masked), lengths)
+
+    def met(visit: Visit, masked: bool) -> int:
+        return _seen(visit, lengths) if masked else prod(pairs(visit, lengths))
+
+    return _sum(list(walk(tree)), met, lengths)
 
 
 def generated_token(tree: Node, past: int, source: int = 0) -> Work:
     """The work of one more token after `past` others whose keys and values are kept (itself is one more)."""
     running = [visit for visit in walk(tree) if visit.positions == "token"]
-    return _sum(running, lambda visit, _masked: _seen(visit.leaf, past + 1, source), {"token": 1})
+    return _sum(running, lambda visit, _masked: _before(visit.leaf, past + 1, source), {"token": 1})
 
 
-def _sum(visits: list[Visit], pairs: Callable[[Visit, bool], int], lengths: dict[str, int]) -> Work:
-    """The work of these layers, where attention multiplies so many `pairs` of a query and a key."""
+def _sum(visits: list[Visit], met: Callable[[Visit, bool], int], lengths: dict[str, int]) -> Work:
+    """The work of these layers, where so many pairs of a query and a key are `met`."""
     weights, data, seen, by_path = 0, 0, 0, dict[str, int]()
     for visit in visits:
         leaf = visit.leaf
         if isinstance(leaf, Attention):
-            work = visit.times * leaf.reach * pairs(visit, False)
+            work = visit.times * leaf.reach * met(visit, False)
             data += work
-            seen += visit.times * leaf.reach * pairs(visit, True)
+            seen += visit.times * leaf.reach * met(visit, True)
         else:
             work = _product(visit, lengths)
             if isinstance(leaf, Product):
@@ -100,19 +104,23 @@ def _product(visit: Visit, lengths: dict[str, int]) -> int:
     return visit.times * positions(visit.positions, lengths) * prod(factors) if factors else 0
 
 
-def _pairs(visit: Visit, lengths: dict[str, int], masked: bool) -> int:
-    """Pairs of a query and a key: all in the window, or where `masked` only those that a causal mask leaves."""
+def pairs(visit: Visit, lengths: dict[str, int]) -> tuple[int, int]:
+    """How many queries an attention has, and how many keys each is multiplied with: all in its window."""
     leaf = visit.leaf
     assert isinstance(leaf, Attention)
     queries = positions(visit.positions, lengths)
     keys = queries if leaf.keys is None else positions(leaf.keys, lengths)
-    window = min(keys, leaf.window or keys)
-    if masked and leaf.causal:
-        return window * (window + 1) // 2 + (queries - window) * window
-    return queries * window
+    return queries, min(keys, leaf.window or keys)
 
 
-def _seen(leaf: Layer, past: int, source: int) -> int:
+def _seen(visit: Visit, lengths: dict[str, int]) -> int:
+    """The pairs that a causal mask leaves: the n-th query sees n keys, until its window is full."""
+    leaf, (queries, window) = visit.leaf, pairs(visit, lengths)
+    assert isinstance(leaf, Attention)
+    return window * (window + 1) // 2 + (queries - window) * window if leaf.causal else queries * window
+
+
+def _before(leaf: Layer, past: int, source: int) -> int:
     """Keys that a query sees after so many."""
     assert isinstance(leaf, Attention)
     if leaf.keys is None:

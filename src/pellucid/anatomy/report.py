@@ -1,0 +1,113 @@
+"""What is known of a network without running it: the object that `pl.anatomy` returns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pellucid.anatomy import compute, counts, explain, families
+from pellucid.anatomy.compare import Comparison
+from pellucid.anatomy.what_if import changed
+from pellucid.errors import PellucidError
+from pellucid.language import _
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from pellucid.anatomy.catalogue import Entry
+    from pellucid.anatomy.tree import Node
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A network as shapes, and all that follows from them."""
+
+    name: str  # as it was asked for
+    tree: Node
+    config: dict[str, Any] = field(default_factory=dict)  # of its `config.json`; empty where only a module is known
+    where: str = ""  # the file that describes it
+    entry: Entry | None = None  # what was published of it
+    context: int | None = None  # its longest text, in tokens
+    stored: str | None = None  # the number format of its weights, where a file says so
+    notes: tuple[str, ...] = ()  # what the reader of the description should be told
+
+    @cached_property
+    def parameters(self) -> counts.Parameters:
+        return counts.parameters(self.tree)
+
+    @cached_property
+    def neurons(self) -> counts.Neurons:
+        return counts.neurons(self.tree)
+
+    @cached_property
+    def dimensions(self) -> list[counts.Point]:
+        return counts.dimensions(self.tree)
+
+    def activations(self, **lengths: int) -> int:
+        """Every number that is written for one input; see `counts.activations`."""
+        return counts.activations(self.tree, **lengths)
+
+    def forward(self, **lengths: int) -> compute.Work:
+        """The multiply-adds of one example's forward pass; a text has `lengths`, token=... and source=..."""
+        return compute.forward(self.tree, **lengths)
+
+    def training_step(self, fused: bool = True, recompute: bool = False, **lengths: int) -> compute.TrainingWork:
+        """The multiply-adds of a training step on one example; see `compute.training_step`."""
+        return compute.training_step(self.tree, fused, recompute, **lengths)
+
+    def generated_token(self, past: int, source: int = 0) -> compute.Work:
+        """The multiply-adds of one more token after `past` others."""
+        return compute.generated_token(self.tree, past, source)
+
+    def explain(self, part: str = "", quantity: str = "parameters", **lengths: int) -> explain.Formula:
+        """The formula of a count, with this network's numbers in it; see `explain.explain`."""
+        return explain.explain(self.tree, part, quantity, **lengths)
+
+    def what_if(self, **changes: Any) -> Anatomy:
+        """The same network with other settings.
+
+        Args:
+            changes: Fields of its configuration, or the words of this house: d_model, n_layers, n_heads, ...
+
+        Raises:
+            PellucidError: when there is no configuration to change, no such field, or it cannot have this value.
+        """
+        if not self.config:
+            raise PellucidError(
+                _("{name} has no configuration that could be changed.").format(name=self.name),
+                self.where,
+                _("Choose a published model, a config.json, or a shape such as 784-128-10."),
+            )
+        config = changed(self.config, changes, self.where)
+        tree = families.describe(config, self.where)
+        said = ", ".join(f"{name}={value}" for name, value in changes.items())
+        return replace(self, name=f"{self.name}, {said}", tree=tree, config=config, entry=None)
+
+    def compare(self, other: Anatomy) -> Comparison:
+        """Both side by side, and where the difference lies."""
+        return Comparison.of(self, other)
+
+    def json(self) -> dict[str, Any]:
+        """Plain data: the counts, by kind and by layer."""
+        return {
+            "name": self.name,
+            "config": self.config,
+            "parameters": asdict(self.parameters) | {"trainable": self.parameters.trainable},
+            "neurons": asdict(self.neurons),
+            "dimensions": [point._asdict() for point in self.dimensions],
+            "published": asdict(self.entry) if self.entry else None,
+            "notes": list(self.notes),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """A picture of where the parameters are: a treemap, as a page (.html) or a drawing (.svg)."""
+        from pellucid.anatomy.picture import save
+
+        save(self, Path(path))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from pellucid.anatomy.display import lines
+
+        yield from lines(self)
