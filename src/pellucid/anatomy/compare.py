@@ -85,9 +85,8 @@ def _changes(left: Anatomy, right: Anatomy) -> list[Change]:
             now = counts.parameters(families.describe(config, right.where)).total
         except PellucidError:
             continue
-        lefts, rights = ([side.config.get(name) for name in waiting] for side in (left, right))
         if now != total:
-            value = lambda values: values[0] if len(values) == 1 else values  # noqa: E731
-            changes.append(Change(", ".join(waiting), value(lefts), value(rights), now - total))
+            values = [tuple(side.config.get(name) for name in waiting) for side in (left, right)]
+            changes.append(Change(tuple(waiting), *values, now - total))
         total, waiting = now, []
     return changes
