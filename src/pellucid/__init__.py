@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pellucid.errors import PellucidError
+    from pellucid.experiments.ladder import ladder
     from pellucid.experiments.playground import Playground
     from pellucid.experiments.probes import probe, sentence_by_layer
     from pellucid.experiments.sweep import sweep
@@ -37,6 +38,7 @@ _HOMES = {
     "TrainOptions": "pellucid.training.options",
     "compare": "pellucid.tracing.moments",
     "edit": "pellucid.tracing.edits",
+    "ladder": "pellucid.experiments.ladder",
     "load_trace": "pellucid.tracing.saving",
     "open": "pellucid.verbs",
     "plan": "pellucid.verbs",
@@ -63,6 +65,7 @@ __all__ = [
     "TrainOptions",
     "compare",
     "edit",
+    "ladder",
     "load_trace",
     "open",
     "plan",

@@ -28,7 +28,7 @@ def settle_allocator(arguments: list[str]) -> None:
     Only for training (writing would start later: large pages must be zeroed first), only once, and not at all with
     PELLUCID_ALLOCATOR=off; settings of the user's stand.
     """
-    training = "train" in arguments[:3] and not {"--help", "-h"} & set(arguments)
+    training = bool({"train", "ladder"} & set(arguments[:3])) and not {"--help", "-h"} & set(arguments)
     mode = os.environ.get("PELLUCID_ALLOCATOR", "")
     if sys.platform != "linux" or not training or mode in ("off", "settled"):
         return

@@ -33,7 +33,7 @@ PANELS = 24  # at most
 
 def draw(found: Sweep) -> list[Path]:
     """Write sweep.png and, for two columns of numbers, surfaces.png; .svg, where no font here has Chinese."""
-    with _fonts(), warnings.catch_warnings():
+    with fonts(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # only where the reader's fonts draw an SVG's text
         figures = {"sweep": errors(found), "surfaces": surfaces(found)}
         paths = []
@@ -182,7 +182,7 @@ def _shares(answer: Any, classes: list[str]) -> list[float]:
 
 
 @contextmanager
-def _fonts() -> Iterator[None]:
+def fonts() -> Iterator[None]:
     """Chinese names where a font here has them."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
     families = ["DejaVu Sans", *(name for name in CHINESE if name in installed)]
