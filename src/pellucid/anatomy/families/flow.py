@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import groupby
-from math import ceil, prod
+from math import ceil, floor, prod
 from typing import TypeVar
 
+from pellucid.anatomy.families.fields import Fields
 from pellucid.anatomy.tree import (
     Activation,
     BatchNorm,
@@ -36,8 +37,9 @@ class Flow:
     otherwise, so that with a stride of 1 they leave height and width as they are.
     """
 
-    def __init__(self, channels: int, height: int, width: int) -> None:
+    def __init__(self, channels: int, height: int, width: int, where: str = "") -> None:
         self.channels, self.height, self.width = channels, height, width
+        self.where = where  # the configuration that errors name
         self.parts: list[Part] = []
 
     @property
@@ -65,12 +67,21 @@ class Flow:
         groups: int = 1,
         bias: bool = True,
         connections: int | None = None,
+        kind: str = "convolution",
     ) -> None:
         inputs = self.channels
+        if inputs % groups or outputs % groups:
+            raise PellucidError(
+                _("{inputs} and {outputs} channels cannot be split into {groups} groups.").format(
+                    inputs=inputs, outputs=outputs, groups=groups
+                ),
+                self.where,
+                _("Give a number of groups that divides both."),
+            )
         self._move(size, stride, padding)
         self.channels = outputs
         layer = Convolution(inputs, outputs, size, self.height, self.width, bias, groups, connections)
-        self.add(name, layer, "convolution")
+        self.add(name, layer, kind)
 
     def conv_norm(
         self,
@@ -83,12 +94,14 @@ class Flow:
         activation: str | None = "relu",
     ) -> None:
         """A convolution without bias, a batch norm, and an activation where there is one."""
-        inner = self.fork()
-        inner.convolution("conv", outputs, size, stride, padding, groups, bias=False)
-        inner.batch_norm("norm")
-        if activation is not None:
-            inner.activation("activation", activation)
-        self._follow(name, inner)
+
+        def write(inner: Flow) -> None:
+            inner.convolution("conv", outputs, size, stride, padding, groups, bias=False)
+            inner.batch_norm("norm")
+            if activation is not None:
+                inner.activation("activation", activation)
+
+        self.group(name, write)
 
     def batch_norm(self, name: str) -> None:
         self.add(name, BatchNorm(self.channels), "norm")
@@ -111,13 +124,13 @@ class Flow:
         trained: bool = False,
     ) -> None:
         self._move(size, stride or size, padding, round_up)
-        self.add(name, Pool(kind, *self.shape, trained))
+        self.add(name, Pool(kind, *self.shape, trained), "convolution")
 
     def pool_to(self, name: str, side: int) -> None:
         """Means that leave a picture of this height and width, where it has not got them yet."""
         if (self.height, self.width) != (side, side):
             self.height = self.width = side
-            self.add(name, Pool("average", *self.shape))
+            self.add(name, Pool("average", *self.shape), "convolution")
 
     def flatten(self, name: str = "flatten") -> None:
         self.channels, self.height, self.width = prod(self.shape), 1, 1
@@ -132,13 +145,20 @@ class Flow:
 
     def squeeze_excite(self, name: str, width: int, activation: str = "relu", gate: str = "sigmoid") -> None:
         """Each channel is scaled by what its mean and those of the others say (Hu et al. 2017, figure 3)."""
-        side = Flow(self.channels, 1, 1)
+        side = Flow(self.channels, 1, 1, self.where)
         side.add("pool", Pool("average", *side.shape))
         side.convolution("squeeze", width, 1)
         side.activation("activation", activation)
         side.convolution("excite", self.channels, 1)
         side.activation("gate", gate)
         self.add(name, side.tree)
+
+    def group(self, name: str, write: Callable[[Flow], None]) -> None:
+        """Several layers under one name."""
+        inner = self.fork()
+        write(inner)
+        self.channels, self.height, self.width = inner.shape
+        self.add(name, inner.tree)
 
     def blocks(self, name: str, settings: Iterable[T], write: Callable[[Flow, T], None]) -> None:
         """One block for each setting; equal ones that follow each other become one `Repeat`."""
@@ -171,20 +191,9 @@ class Flow:
         write(side)
         self.add(name, Repeat(1, side.tree, active=0))
 
-    def shortcut(self, name: str, source: Flow) -> None:
-        """What a residual block adds to its result: its input, brought to the same dimensions where they differ."""
-        if source.shape != self.shape:
-            stride = ceil(source.height / self.height)
-            source.conv_norm(name, self.channels, 1, stride, activation=None)
-            self.parts += source.parts
-
     def fork(self) -> Flow:
         """The same picture, for layers of its own."""
-        return Flow(*self.shape)
-
-    def _follow(self, name: str, inner: Flow) -> None:
-        self.channels, self.height, self.width = inner.shape
-        self.add(name, inner.tree)
+        return Flow(*self.shape, self.where)
 
     def _move(self, size: Size, stride: int, padding: int | None, round_up: bool = False) -> None:
         """Move a window over the picture: as many places as it has are left."""
@@ -194,8 +203,39 @@ class Flow:
             (length + 2 * padded - side) / stride
             for length, padded, side in zip((self.height, self.width), paddings, sides, strict=True)
         ]
-        self.height, self.width = (int(ceil(step) if round_up else step // 1) + 1 for step in steps)
+        self.height, self.width = ((ceil if round_up else floor)(step) + 1 for step in steps)
         if min(self.height, self.width) < 1:
             raise PellucidError(
-                _("The pictures are too small for this network."), "image_size", _("Give a larger image_size.")
+                _("The pictures are too small for this network: nothing is left of them."),
+                self.where,
+                _("Give a larger image_size."),
             )
+
+
+def picture(fields: Fields, channels: int = 3, side: int = 224) -> Flow:
+    """The picture that a network was made for: `image_size` is its side, or height and width."""
+    size = fields.content.get("image_size")
+    height, width = fields.sizes("image_size", 2) if isinstance(size, list) else (fields.size("image_size", side),) * 2
+    flow = Flow(fields.size("num_channels", channels), height, width, fields.where)
+    flow.input()
+    return flow
+
+
+def labels(fields: Fields) -> int | None:
+    """How many classes Hugging Face's model knows: two where its `config.json` does not say; None: it has no head."""
+    architectures = fields.content.get("architectures") or ["ForImageClassification"]
+    if not any("ForImageClassification" in str(name) for name in architectures):
+        return None
+    names = fields.content.get("id2label")
+    return fields.size("num_labels", len(names) if isinstance(names, dict) and names else 2)
+
+
+def classify(flow: Flow, classes: int | None, dropout: float = 0.0) -> Sequence:
+    """The end of most networks: the mean over all places, and a dense layer to the classes."""
+    flow.pool_to("pool", 1)
+    flow.flatten()
+    if dropout:
+        flow.dropout("dropout", dropout)
+    if classes is not None:
+        flow.dense("head", classes, "head")
+    return flow.tree

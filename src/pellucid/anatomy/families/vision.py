@@ -1,0 +1,198 @@
+"""Convolutional networks: from a configuration to the tree. Each function reads like its paper's table.
+
+Fields are those of Hugging Face's `config.json` where the hub has the family, and those of torchvision's builders, to
+which `image_size` is added. Part names follow the papers.
+"""
+
+from pellucid.anatomy.families import ours
+from pellucid.anatomy.families.fields import Fields
+from pellucid.anatomy.families.flow import Flow, classify, labels, picture
+from pellucid.anatomy.tree import Activation, Input, Linear, Lone, Part, Sequence
+from pellucid.language import _
+from pellucid.networks.convnet_config import ConvNetConfig
+
+
+def convnet(fields: Fields) -> Sequence:
+    """Our own notation, `ConvNetConfig`, and an `output_activation` where there is one."""
+    layers = fields.content.get("layers")
+    if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
+        fields.refuse("layers", _('Give a list such as ["conv 16 5, relu, max 2", "flatten, dense 10"].'))
+    channels, height, width = (fields.size(name) for name in ("channels", "height", "width"))
+    config = ConvNetConfig(channels, height, width, tuple(layers))
+    parts = [Part("input", Input((channels, height, width))), *ours.convnet(config).parts]
+    if "output_activation" in fields:
+        parts.append(Part("output_activation", Activation(fields.name("output_activation"), config.classes)))
+    return Sequence(tuple(parts))
+
+
+def lenet5(fields: Fields) -> Sequence:
+    """LeNet-5 as published (LeCun et al. 1998, figure 2).
+
+    Pooling is trained, the maps of C3 read some of those of S2 (table I: 60 pairs), and an output is the distance of 84
+    numbers to a drawing of its digit, which is fixed.
+    """
+    first, second, third = fields.sizes("channels", 3)
+    flow = picture(fields, channels=1)
+    flow.convolution("C1", first, 5, padding=0)
+    flow.activation("C1_activation", "tanh")
+    flow.pool("S2", "average", 2, trained=True)
+    flow.activation("S2_activation", "tanh")
+    flow.convolution("C3", second, 5, padding=0, connections=fields.size("connections"))
+    flow.activation("C3_activation", "tanh")
+    flow.pool("S4", "average", 2, trained=True)
+    flow.activation("S4_activation", "tanh")
+    flow.convolution("C5", third, 5, padding=0)
+    flow.activation("C5_activation", "tanh")
+    flow.flatten()
+    flow.dense("F6", fields.size("units"))
+    flow.activation("F6_activation", "tanh")
+    flow.add("output", Linear(flow.channels, fields.size("classes"), bias=False, fixed=True), "head")
+    return flow.tree
+
+
+def alexnet(fields: Fields) -> Sequence:
+    """AlexNet (Krizhevsky et al. 2012, figure 2): in 2012 three convolutions were split over two GPUs, as groups."""
+    channels, groups = fields.sizes("channels", 5), fields.sizes("groups", 5, default=(1,) * 5)
+    windows = ((11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
+    flow = picture(fields)
+    for n, (size, stride, padding) in enumerate(windows):
+        flow.convolution(f"conv{n + 1}", channels[n], size, stride, padding, groups[n])
+        flow.activation(f"relu{n + 1}", "relu")
+        if n in (0, 1, 4):
+            flow.pool(f"pool{n + 1}", "max", 3, stride=2)
+    flow.pool_to("average", 6)
+    return _three_dense(flow, fields, first=6)
+
+
+def vgg(fields: Fields) -> Sequence:
+    """VGG (Simonyan and Zisserman 2014, table 1): channels of each convolution, and "M" where the picture is halved."""
+    layers = fields.content.get("layers")
+    if not isinstance(layers, list) or not all(layer == "M" or (type(layer) is int and layer > 0) for layer in layers):
+        fields.refuse("layers", _('Give a list of channels and "M", such as [64, "M", 128, "M"].'))
+    flow = picture(fields)
+    stage, n = 1, 1
+    for layer in layers:
+        if layer == "M":
+            flow.pool(f"pool{stage}", "max", 2)
+            stage, n = stage + 1, 1
+        else:
+            flow.convolution(f"conv{stage}_{n}", layer, 3)
+            flow.activation(f"relu{stage}_{n}", "relu")
+            n += 1
+    flow.pool_to("average", 7)
+    return _three_dense(flow, fields, first=6)
+
+
+def resnet(fields: Fields) -> Sequence:
+    """ResNet (He et al. 2015, table 1), ResNeXt (Xie et al. 2016) and wide ResNet, from either library's fields."""
+    if "layers" in fields:  # torchvision's
+        bottleneck = fields.name("block", "basic", "bottleneck") == "bottleneck"
+        depths, stem, halve_first, early = fields.sizes("layers", 4), 64, False, False
+        groups, group_width = fields.size("groups", 1), fields.size("width_per_group", 64)
+        widths = [(4 if bottleneck else 1) * 64 * 2**n for n in range(4)]
+        inner = [groups * group_width * 2**n for n in range(4)]
+        classes: int | None = fields.size("num_classes", 1000)
+    else:
+        bottleneck = fields.name("layer_type", "basic", "bottleneck", default="bottleneck") == "bottleneck"
+        depths, stem, groups = fields.sizes("depths"), fields.size("embedding_size"), 1
+        widths = list(fields.sizes("hidden_sizes", len(depths)))
+        inner = [width // 4 for width in widths]
+        halve_first = fields.flag("downsample_in_first_stage", default=False)
+        early = fields.flag("downsample_in_bottleneck", default=False)
+        classes = labels(fields)
+
+    def block(flow: Flow, setting: tuple[int, int, int]) -> None:
+        outputs, narrow, stride = setting
+        source = flow.fork()
+        if bottleneck:
+            flow.conv_norm("conv1", narrow, 1, stride if early else 1)
+            flow.conv_norm("conv2", narrow, 3, 1 if early else stride, groups=groups)
+            flow.conv_norm("conv3", outputs, 1, activation=None)
+        else:
+            flow.conv_norm("conv1", outputs, 3, stride)
+            flow.conv_norm("conv2", outputs, 3, activation=None)
+        if stride != 1 or source.channels != outputs:
+            source.conv_norm("shortcut", outputs, 1, stride, activation=None)
+            flow.parts += source.parts
+        flow.activation("activation", "relu")
+
+    flow = picture(fields)
+    flow.conv_norm("conv1", stem, 7, stride=2)
+    flow.pool("pool1", "max", 3, stride=2, padding=1)
+    for n, (depth, outputs, narrow) in enumerate(zip(depths, widths, inner, strict=True)):
+        first = 2 if n or halve_first else 1
+        flow.blocks(f"conv{n + 2}", [(outputs, narrow, stride) for stride in (first, *[1] * (depth - 1))], block)
+    return classify(flow, classes)
+
+
+def densenet(fields: Fields) -> Sequence:
+    """DenseNet-BC (Huang et al. 2016, table 1): a layer reads all before it in its block, and adds a few channels."""
+    growth, squeezed = fields.size("growth_rate"), fields.size("bn_size", 4)
+    depths = fields.sizes("block_config")
+
+    def norm_conv(flow: Flow, n: int, outputs: int, size: int) -> None:
+        flow.batch_norm(f"norm{n}")
+        flow.activation(f"relu{n}", "relu")
+        flow.convolution(f"conv{n}", outputs, size, bias=False)
+
+    def layer(flow: Flow, _n: int) -> None:
+        before = flow.channels
+        norm_conv(flow, 1, squeezed * growth, 1)
+        norm_conv(flow, 2, growth, 3)
+        flow.channels += before
+
+    def transition(flow: Flow) -> None:
+        norm_conv(flow, 1, flow.channels // 2, 1)
+        flow.pool("pool", "average", 2)
+
+    flow = picture(fields)
+    flow.conv_norm("conv0", fields.size("num_init_features"), 7, stride=2)
+    flow.pool("pool0", "max", 3, stride=2, padding=1)
+    for n, depth in enumerate(depths, 1):
+        flow.blocks(f"dense{n}", range(depth), layer)
+        if n < len(depths):
+            flow.group(f"transition{n}", transition)
+    flow.batch_norm("norm")
+    flow.activation("relu", "relu")
+    return classify(flow, fields.size("num_classes", 1000))
+
+
+def convnext(fields: Fields) -> Sequence:
+    """ConvNeXt (Liu et al. 2022, figure 4)."""
+    depths = fields.sizes("depths")
+    widths = fields.sizes("hidden_sizes", len(depths))
+    is_scaled = fields.content.get("layer_scale_init_value", 1e-6) != 0
+    function = fields.name("hidden_act", default="gelu")
+
+    def block(flow: Flow, width: int) -> None:
+        flow.convolution("depthwise", width, 7, groups=width)
+        flow.layer_norm("norm")
+        flow.convolution("wide", 4 * width, 1)
+        flow.activation("activation", function)
+        flow.convolution("narrow", width, 1)
+        if is_scaled:
+            flow.add("scale", Lone((width,)), "convolution")
+
+    flow = picture(fields)
+    patch = fields.size("patch_size", 4)
+    flow.convolution("stem", widths[0], patch, patch, padding=0)
+    flow.layer_norm("stem_norm")
+    for n, (depth, width) in enumerate(zip(depths, widths, strict=True), 1):
+        if n > 1:
+            flow.layer_norm(f"norm{n}")
+            flow.convolution(f"halve{n}", width, 2, 2, padding=0)
+        flow.blocks(f"stage{n}", [width] * depth, block)
+    flow.pool_to("pool", 1)
+    flow.layer_norm("norm")
+    return classify(flow, labels(fields))
+
+
+def _three_dense(flow: Flow, fields: Fields, first: int) -> Sequence:
+    """Two dense layers of 4096, half of each dropped while training, and the classes."""
+    flow.flatten()
+    for n in (first, first + 1):
+        flow.dense(f"fc{n}", 4096)
+        flow.activation(f"relu{n}", "relu")
+        flow.dropout(f"dropout{n}", 0.5)
+    flow.dense(f"fc{first + 2}", fields.size("num_classes", 1000), "head")
+    return flow.tree
