@@ -1,6 +1,79 @@
 """From a configuration to a tree of shapes. The one place that says what a family is made of, in numbers."""
 
-from pellucid.anatomy.families.encoders import encoder, translator
-from pellucid.anatomy.families.ours import convnet, decoder, dense, detector
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
 
-__all__ = ["convnet", "decoder", "dense", "detector", "encoder", "translator"]
+from pellucid.anatomy.families.defaults import DEFAULTS
+from pellucid.anatomy.families.encoders import encoder, translator
+from pellucid.anatomy.families.fields import Fields
+from pellucid.anatomy.families.ours import convnet, decoder, dense, detector
+from pellucid.anatomy.tree import Node
+from pellucid.errors import PellucidError
+from pellucid.language import _
+
+__all__ = ["READERS", "convnet", "decoder", "dense", "describe", "detector", "encoder", "translator"]
+
+READERS = {  # by `model_type`: the module and the function that makes a tree of a configuration's `Fields`
+    "albert": "masked:albert",
+    "bert": "masked:bert",
+    "bloom": "language:bloom",
+    "clip": "pictures_and_text:clip",
+    "deepseek_v2": "language:deepseek_v2",
+    "deepseek_v3": "language:deepseek_v3",
+    "distilbert": "masked:distilbert",
+    "electra": "masked:electra",
+    "falcon": "language:falcon",
+    "gemma": "language:gemma",
+    "gemma2": "language:gemma2",
+    "gemma3": "pictures_and_text:gemma3",
+    "gemma3_text": "language:gemma3_text",
+    "gpt2": "language:gpt2",
+    "gpt_neo": "language:gpt_neo",
+    "gpt_neox": "language:gpt_neox",
+    "gptj": "language:gptj",
+    "llama": "language:llama",
+    "mamba": "language:mamba",
+    "marian": "sequences:marian",
+    "mingpt": "language:mingpt",
+    "mistral": "language:mistral",
+    "mixtral": "language:mixtral",
+    "mpt": "language:mpt",
+    "nanogpt": "language:nanogpt",
+    "olmo": "language:olmo",
+    "olmo2": "language:olmo2",
+    "openai-gpt": "language:openai_gpt",
+    "opt": "language:opt",
+    "pellucid": "language:pellucid",
+    "phi": "language:phi",
+    "phi3": "language:phi3",
+    "qwen2": "language:qwen2",
+    "qwen2_moe": "language:qwen2_moe",
+    "qwen3": "language:qwen3",
+    "qwen3_moe": "language:qwen3_moe",
+    "roberta": "masked:roberta",
+    "stablelm": "language:stablelm",
+    "t5": "sequences:t5",
+    "transformer": "sequences:transformer",
+    "whisper": "sequences:whisper",
+    "xlm-roberta": "masked:roberta",
+}
+
+
+def describe(config: dict[str, Any], where: str = "config.json") -> Node:
+    """The tree of the network that a `config.json` asks for. What it leaves out is as in Hugging Face's own classes.
+
+    Raises:
+        PellucidError: when the type is not known, or a field is missing, of the wrong type or contradicts another.
+    """
+    kind = Fields(config, where).name("model_type")
+    if kind not in READERS:
+        nearest = get_close_matches(kind, READERS, n=3) or sorted(READERS)
+        raise PellucidError(
+            _("Networks of the type {name} are not known here.").format(name=kind),
+            where,
+            _("Known are {names}; any torch module can be counted from Python.").format(names=", ".join(nearest)),
+        )
+    module, function = READERS[kind].split(":")
+    reader = getattr(import_module(f"pellucid.anatomy.families.{module}"), function)
+    return reader(Fields(DEFAULTS.get(kind, {}) | config, where))

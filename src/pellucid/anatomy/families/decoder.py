@@ -57,7 +57,9 @@ class DecoderShape:
     d_ff: int
     context: int
     norm: str = "rms"  # "rms", "layer" (with shift), "scale" (layer norm without shift), "plain" (without parameters)
-    order: str = "pre"  # of a block's norms: "pre", "post", "both" (Gemma 2) or "parallel" (GPT-J: attention beside)
+    order: str = (
+        "pre"  # of norms: "pre", "post", "after" (inside the branch: OLMo 2), "both" (Gemma 2), "parallel" (GPT-J)
+    )
     parallel_norms: int = 1  # where attention and feed-forward run side by side: one norm for both, or one each
     embedding_norm: bool = False
     positions: str = "rotary"  # "rotary", "learned", "sinusoidal" or "none" (ALiBi adds to the scores only)
@@ -68,7 +70,7 @@ class DecoderShape:
     output_bias: bool = False
     ff_bias: bool = False
     head_bias: bool = False
-    qk_norm: bool | str = False  # RMS norms over each head's queries and keys; "full": all heads' together (OLMo 2)
+    qk_norm: bool | str = False  # norms of each head's queries and keys; "full": a scale for every entry of all heads
     tied: bool = True
     sliding_windows: tuple[int | None, ...] | None = None  # per layer; None: every layer sees the whole context
     dropout: float = 0.0
@@ -131,8 +133,8 @@ def _block(shape: DecoderShape, window: int | None, mixed: bool) -> Sequence:
     parts: list[Part] = []
     for work in (attention, feed_forward):
         before = [_norm_part(shape, f"{work.name}_norm")] if shape.order in ("pre", "both") else []
-        after = {"post": f"{work.name}_norm", "both": f"{work.name}_post_norm"}.get(shape.order)
-        parts += [*before, work, *([_norm_part(shape, after)] if after else [])]
+        after = {"both": f"{work.name}_post_norm"}.get(shape.order, f"{work.name}_norm")
+        parts += [*before, work, *([] if shape.order == "pre" else [_norm_part(shape, after)])]
     return Sequence(tuple(parts))
 
 
@@ -146,10 +148,12 @@ def _attention(shape: DecoderShape, window: int | None) -> Sequence:
         split = (("query", queries), ("key", keys), ("value", keys))
         parts = [Part("qkv", Linear(shape.d_model, queries + 2 * keys, shape.qkv_bias, parts=split))]
         if shape.qk_norm == "full":
-            parts += [Part("query_norm", _norm(shape, queries), "norm"), Part("key_norm", _norm(shape, keys), "norm")]
+            parts.append(Part("query_norm", Norm(queries, shift=False), "norm"))
+            parts.append(Part("key_norm", Norm(keys, shift=False), "norm"))
         elif shape.qk_norm:
-            parts.append(Part("query_norm", Norm(shape.head_dim, shift=False, heads=shape.n_heads), "norm"))
-            parts.append(Part("key_norm", Norm(shape.head_dim, shift=False, heads=shape.n_kv_heads), "norm"))
+            shift = shape.norm == "layer"
+            parts.append(Part("query_norm", Norm(shape.head_dim, shift, heads=shape.n_heads), "norm"))
+            parts.append(Part("key_norm", Norm(shape.head_dim, shift, heads=shape.n_kv_heads), "norm"))
         product = Attention(
             shape.n_heads, shape.n_kv_heads, shape.head_dim, window, rotated, normed=bool(shape.qk_norm)
         )
