@@ -16,6 +16,7 @@ from pellucid.anatomy.tree import (
     Norm,
     Part,
     Pool,
+    Reshape,
     Sequence,
 )
 
@@ -56,13 +57,12 @@ def convnet(config: ConvNetConfig) -> Sequence:
     """The tree of a convolutional network; part names are those of `networks.convnet.ConvNet`."""
     layers = []
     for i, pieces in enumerate(config.pieces):
-        parts = [part for name, piece in pieces.items() if (part := _piece(name, piece)) is not None]
+        parts = [_piece(name, piece) for name, piece in pieces.items()]
         layers.append(Part(str(i), Sequence(tuple(parts)), "dense" if i < len(config.pieces) - 1 else "head"))
     return Sequence((Part("layers", Sequence(tuple(layers))),))
 
 
-def _piece(name: str, piece: Piece) -> Part | None:
-    """One piece of a layer; None for one that only reshapes."""
+def _piece(name: str, piece: Piece) -> Part:
     inputs, outputs = piece.inputs[0], piece.outputs[0]
     match piece.kind:
         case "conv":
@@ -75,7 +75,7 @@ def _piece(name: str, piece: Piece) -> Part | None:
             height, width = piece.outputs[1:] or (1, 1)
             return Part(name, Pool(piece.kind, outputs, height, width))
         case "flatten":
-            return None
+            return Part(name, Reshape(piece.outputs))
         case "dense":
             return Part(name, Linear(inputs, outputs, piece.bias))
         case "dropout":
