@@ -57,9 +57,7 @@ class DecoderShape:
     d_ff: int
     context: int
     norm: str = "rms"  # "rms", "layer" (with shift), "scale" (layer norm without shift), "plain" (without parameters)
-    order: str = (
-        "pre"  # of norms: "pre", "post", "after" (inside the branch: OLMo 2), "both" (Gemma 2), "parallel" (GPT-J)
-    )
+    order: str = "pre"  # of norms: "pre", "post", "after" (in the branch: OLMo 2), "both" (Gemma 2), "parallel" (GPT-J)
     parallel_norms: int = 1  # where attention and feed-forward run side by side: one norm for both, or one each
     embedding_norm: bool = False
     positions: str = "rotary"  # "rotary", "learned", "sinusoidal" or "none" (ALiBi adds to the scores only)

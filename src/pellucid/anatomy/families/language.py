@@ -499,10 +499,7 @@ def mamba(fields: Fields) -> Sequence:
     bias, window = fields.flag("use_bias"), (1, fields.size("conv_kernel"))
     mixer: tuple[tuple[str, Node], ...] = (
         ("in", Linear(d_model, 2 * width, bias, parts=(("stream", width), ("gate", width)))),
-        (
-            "convolution",
-            Convolution(width, width, (1, fields.size("conv_kernel")), 1, 1, fields.flag("use_conv_bias"), width),
-        ),
+        ("convolution", Convolution(width, width, window, 1, 1, fields.flag("use_conv_bias"), groups=width)),
         ("activation", Activation("silu", width)),
         ("select", Linear(width, rank + 2 * states, bias=False, parts=(("step", rank), ("B", states), ("C", states)))),
         ("step", Linear(rank, width)),

@@ -1,0 +1,103 @@
+"""Networks that take pictures and text, from the fields of their `config.json`: CLIP and Gemma 3."""
+
+from dataclasses import replace
+
+from pellucid.anatomy.families.blocks import BlockShape, block, norm_of
+from pellucid.anatomy.families.defaults import DEFAULTS
+from pellucid.anatomy.families.fields import Fields
+from pellucid.anatomy.families.language import activation_of, divided, gemma3_text
+from pellucid.anatomy.tree import Convolution, Embedding, Linear, Lone, Norm, Part, Pool, Repeat, Sequence
+from pellucid.language import _
+
+
+def clip(fields: Fields) -> Sequence:
+    """CLIP (Radford et al. 2021): a tower for text, one for pictures, and both brought to one width."""
+    text, vision = (
+        _under(fields, "text_config", "clip_text_model"),
+        _under(fields, "vision_config", "clip_vision_model"),
+    )
+    shape, width = _block(text), fields.size("projection_dim")
+    reader = (
+        Part("embedding", Embedding(text.size("vocab_size"), shape.d_model), "embedding"),
+        Part("positions", Embedding(text.size("max_position_embeddings"), shape.d_model), "embedding"),
+        Part("blocks", Repeat(text.size("num_hidden_layers"), block(shape, causal=True))),
+        Part("norm", norm_of(shape), "norm"),
+    )
+    return Sequence(
+        (
+            Part("text", Sequence(reader), positions="token"),
+            Part("text_projection", Linear(shape.d_model, width, bias=False), "head"),
+            Part("vision", _tower(vision, class_token=True)),
+            Part("vision_projection", Linear(vision.size("hidden_size"), width, bias=False), "head"),
+            Part("scale", Lone(()), "head"),
+        )
+    )
+
+
+def gemma3(fields: Fields) -> Sequence:
+    """Gemma 3 from 4B (Gemma team 2025): SigLIP's tower looks, 256 of its averages are read as if they were tokens."""
+    text, vision = _under(fields, "text_config", "gemma3_text"), _under(fields, "vision_config", "siglip_vision_model")
+    if vision.flag("vision_use_head", True):
+        vision.refuse("vision_use_head", _("Only towers without a head are known here."))
+    tokens, width = fields.size("mm_tokens_per_image", 256), vision.size("hidden_size")
+    projector = (
+        Part("pool", Pool("average", width, 1, tokens), "embedding", 1),
+        Part("norm", Norm(width, shift=False), "norm"),
+        Part("projection", Linear(width, text.size("hidden_size"), bias=False), "embedding"),
+    )
+    return Sequence(
+        (
+            Part("vision", _tower(vision, class_token=False)),
+            Part("projector", Sequence(projector), positions=tokens),
+            Part("language", _below("language", gemma3_text(text))),
+        )
+    )
+
+
+def _under(fields: Fields, name: str, kind: str) -> Fields:
+    """The configuration that stands under `name`."""
+    content = fields.content.get(name) or {}
+    if not isinstance(content, dict):
+        fields.refuse(name, _("Give a configuration with fields of its own."))
+    return Fields(DEFAULTS[kind] | content, fields.where)
+
+
+def _below(name: str, tree: Sequence) -> Sequence:
+    """The tree as it reads under `name`: its head's table is found there."""
+    return Sequence(
+        tuple(
+            part._replace(node=replace(part.node, tied_to=f"{name}.{part.node.tied_to}"))
+            if isinstance(part.node, Linear) and part.node.tied_to
+            else part
+            for part in tree.parts
+        )
+    )
+
+
+def _tower(fields: Fields, class_token: bool) -> Sequence:
+    """A picture's patches as words: CLIP's with a class token and a norm before the blocks, SigLIP's without."""
+    shape, patch = _block(fields), fields.size("patch_size")
+    side = fields.size("image_size") // patch
+    places = side**2 + class_token
+    patches = Convolution(fields.size("num_channels"), shape.d_model, patch, side, side, bias=not class_token)
+    token = Part("class_token", Lone((shape.d_model,)), "embedding")
+    parts = (
+        Part("patches", patches, "embedding", 1),
+        *([token] if class_token else []),
+        Part("positions", Embedding(places, shape.d_model), "embedding", places),
+        *([Part("embedding_norm", norm_of(shape), "norm", places)] if class_token else []),
+        Part("blocks", Repeat(fields.size("num_hidden_layers"), block(shape)), positions=places),
+        Part("norm", norm_of(shape), "norm", 1 if class_token else places),
+    )
+    return Sequence(parts)
+
+
+def _block(fields: Fields) -> BlockShape:
+    divided(fields, "hidden_size", "num_attention_heads")
+    return BlockShape(
+        d_model=fields.size("hidden_size"),
+        n_heads=fields.size("num_attention_heads"),
+        d_ff=fields.size("intermediate_size"),
+        activation=activation_of(fields, "hidden_act"),
+        norm_first=True,
+    )
