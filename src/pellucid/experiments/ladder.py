@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,7 @@ class Ladder:
                     names=", ".join(rung.name for rung in early)
                 )
             )
-        for small, large in zip(self.rungs, self.rungs[1:], strict=False):
+        for small, large in pairwise(self.rungs):
             if large.loss >= small.loss:
                 said.append(
                     _("{large} is no better than {small}: here more parameters are not more ability.").format(
