@@ -262,14 +262,16 @@ def ladder(
     write_json(folder / "ladder.json", {"asked": asked, "course": course.json()} | grid)
     course = Course.open(folder, course.json())  # the text is read from where it lies now
 
+    each = range(course.options.seed, course.options.seed + seeds)
+
     def climb(sizes: Sequence[Size]) -> tuple[Rung, ...]:
-        return _climb(course, sizes, range(course.options.seed, course.options.seed + seeds), progress, made)
+        return _climb(course, sizes, each, progress, made)
 
     passes = course.steps(rungs[-1]) * course.items_per_step / course.task.items
     notes = tuple(course.task.facts()["notes"])
     found = Ladder(asked["source"] or "", folder, climb(rungs), ahead, embeddings, None, passes, notes)
     write_json(folder / "results.json", found.json())  # the forecast stands before the truth is known
-    if check or course.has(ahead, course.options.seed + seeds - 1):
+    if check or all(course.has(ahead, seed) for seed in each):
         found = replace(found, checked=climb([ahead])[0])
         write_json(folder / "results.json", found.json())
     return found
