@@ -2,7 +2,7 @@
 
 from typing import Any
 
-LLAMA = {
+LLAMA: dict[str, Any] = {
     "vocab_size": 32000,
     "hidden_size": 4096,
     "intermediate_size": 11008,
@@ -100,7 +100,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_dropout_prob": 0.0,
     },
     "bert": BERT,
-    "bloom": {"vocab_size": 250880, "hidden_size": 64, "n_layer": 2, "n_head": 8, "tie_word_embeddings": True},
+    "bloom": {
+        "vocab_size": 250880,
+        "hidden_size": 64,
+        "n_layer": 2,
+        "n_head": 8,
+        "seq_length": 2048,
+        "tie_word_embeddings": True,
+    },
     "clip": {"projection_dim": 512},
     "clip_text_model": {
         "vocab_size": 49408,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from pellucid.checkpoints.fields import ACTIVATIONS
 from pellucid.errors import PellucidError
 from pellucid.language import _
 
@@ -55,6 +56,39 @@ class Fields:
         return self.refuse(
             name, _("Give one of {names}.").format(names=", ".join(known)) if known else _("Give a name.")
         )
+
+    def count(self, name: str) -> int:
+        """A whole number of 0 or more; 0 where it is missing."""
+        return self.size(name) if self.content.get(name) else 0
+
+    def rate(self, name: str) -> float:
+        """A dropout's probability; 0 where it is missing."""
+        return self.positive(name) if self.content.get(name) else 0.0
+
+    def activation(self, name: str) -> str:
+        """Our name of an activation; one that we do not have keeps its own."""
+        return ACTIVATIONS.get(self.name(name), self.name(name))
+
+    def share(self, width: str, heads: str) -> int:
+        """What each of the `heads` has of the `width`."""
+        whole, n = self.size(width), self.size(heads)
+        if whole % n:
+            self.refuse(heads, _("Give a number that divides {name} = {n}.").format(name=width, n=whole))
+        return whole // n
+
+    def architecture(self, default: str) -> str:
+        """The first of the `architectures`, which says what stands on the body."""
+        named = self.content.get("architectures") or [default]
+        if not isinstance(named, list) or not isinstance(named[0], str):
+            self.refuse("architectures", _("Give a list of names."))
+        return named[0]
+
+    def under(self, name: str, defaults: dict[str, Any]) -> "Fields":
+        """The configuration that stands under `name`, with `defaults` for what it leaves out."""
+        content = self.content.get(name) or {}
+        if not isinstance(content, dict):
+            self.refuse(name, _("Give a configuration with fields of its own."))
+        return Fields(defaults | content, self.where)
 
     def refuse(self, name: str, fix: str) -> NoReturn:
         """Refuse the value of this field."""

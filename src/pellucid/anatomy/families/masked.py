@@ -2,7 +2,6 @@
 
 from pellucid.anatomy.families.blocks import BlockShape, block
 from pellucid.anatomy.families.fields import Fields
-from pellucid.anatomy.families.language import activation_of, divided
 from pellucid.anatomy.tree import Activation, Dropout, Embedding, Linear, Norm, Part, Repeat, Sequence
 from pellucid.language import _
 
@@ -43,19 +42,19 @@ def distilbert(fields: Fields) -> Sequence:
         "hidden_act": fields.name("activation"),
         "hidden_dropout_prob": fields.content.get("dropout"),
     }
-    divided(fields, "dim", "n_heads")
+    fields.share("dim", "n_heads")
     fields = Fields(content, fields.where)
     return _encoder(fields, _block(fields))
 
 
 def _block(fields: Fields) -> BlockShape:
-    divided(fields, "hidden_size", "num_attention_heads")
+    fields.share("hidden_size", "num_attention_heads")
     return BlockShape(
         d_model=fields.size("hidden_size"),
         n_heads=fields.size("num_attention_heads"),
         d_ff=fields.size("intermediate_size"),
-        activation=activation_of(fields, "hidden_act"),
-        dropout=fields.content.get("hidden_dropout_prob") or 0.0,
+        activation=fields.activation("hidden_act"),
+        dropout=fields.rate("hidden_dropout_prob"),
     )
 
 
@@ -87,7 +86,7 @@ def _encoder(
 
 def _head(fields: Fields, shape: BlockShape, width: int, pooled: bool) -> list[Part]:
     """What `architectures` puts on the body: nothing but the pooler where the family has one, gaps filled, classes."""
-    named = (fields.content.get("architectures") or ["Model"])[0]
+    named = fields.architecture("Model")
     pooler = [
         Part("pooler", Linear(shape.d_model, shape.d_model), "head"),
         Part("activation", Activation("tanh", shape.d_model), "head"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pellucid.anatomy.families.blocks import BlockShape, block, norm_of
 from pellucid.anatomy.families.defaults import DEFAULTS
 from pellucid.anatomy.families.fields import Fields
-from pellucid.anatomy.families.language import activation_of, divided, gemma3_text
+from pellucid.anatomy.families.llama import gemma3_text
 from pellucid.anatomy.tree import Convolution, Embedding, Linear, Lone, Norm, Part, Pool, Repeat, Sequence
 from pellucid.language import _
 
@@ -36,7 +36,8 @@ def clip(fields: Fields) -> Sequence:
 
 def gemma3(fields: Fields) -> Sequence:
     """Gemma 3 from 4B (Gemma team 2025): SigLIP's tower looks, 256 of its averages are read as if they were tokens."""
-    text, vision = _under(fields, "text_config", "gemma3_text"), _under(fields, "vision_config", "siglip_vision_model")
+    text = fields.under("text_config", DEFAULTS["gemma3_text"])
+    vision = fields.under("vision_config", DEFAULTS["siglip_vision_model"])
     if vision.flag("vision_use_head", True):
         vision.refuse("vision_use_head", _("Only towers without a head are known here."))
     tokens, width = fields.size("mm_tokens_per_image", 256), vision.size("hidden_size")
@@ -52,14 +53,6 @@ def gemma3(fields: Fields) -> Sequence:
             Part("language", _below("language", gemma3_text(text))),
         )
     )
-
-
-def _under(fields: Fields, name: str, kind: str) -> Fields:
-    """The configuration that stands under `name`."""
-    content = fields.content.get(name) or {}
-    if not isinstance(content, dict):
-        fields.refuse(name, _("Give a configuration with fields of its own."))
-    return Fields(DEFAULTS[kind] | content, fields.where)
 
 
 def _below(name: str, tree: Sequence) -> Sequence:
@@ -93,11 +86,11 @@ def _tower(fields: Fields, class_token: bool) -> Sequence:
 
 
 def _block(fields: Fields) -> BlockShape:
-    divided(fields, "hidden_size", "num_attention_heads")
+    fields.share("hidden_size", "num_attention_heads")
     return BlockShape(
         d_model=fields.size("hidden_size"),
         n_heads=fields.size("num_attention_heads"),
         d_ff=fields.size("intermediate_size"),
-        activation=activation_of(fields, "hidden_act"),
+        activation=fields.activation("hidden_act"),
         norm_first=True,
     )

@@ -4,7 +4,6 @@ from typing import Any
 
 from pellucid.anatomy.families.blocks import BlockShape, block, norm_of
 from pellucid.anatomy.families.fields import Fields
-from pellucid.anatomy.families.language import activation_of, divided
 from pellucid.anatomy.tree import (
     Activation,
     Buffer,
@@ -23,7 +22,7 @@ from pellucid.language import _
 
 def transformer(fields: Fields) -> Sequence:
     """The first (Vaswani et al. 2017), by the letters of its table 3: one table for source, target and output."""
-    divided(fields, "d_model", "h")
+    fields.share("d_model", "h")
     d_model, dropout = fields.size("d_model"), fields.content.get("P_drop", 0.1)
     shape = BlockShape(d_model, fields.size("h"), fields.size("d_ff"), "relu", dropout)
     n, table = fields.size("N"), Embedding(fields.size("vocab_size"), d_model)
@@ -58,7 +57,7 @@ def t5(fields: Fields) -> Sequence:
         n_heads=fields.size("num_heads"),
         d_ff=fields.size("d_ff"),
         activation="gelu_tanh" if form == ["gated", "gelu"] else form[-1],
-        dropout=fields.content.get("dropout_rate") or 0.0,
+        dropout=fields.rate("dropout_rate"),
         head_dim=fields.size("d_kv"),
         norm_first=True,
         norm="rms",
@@ -80,7 +79,7 @@ def whisper(fields: Fields) -> Sequence:
     """Whisper (Radford et al. 2022): 30 seconds as a picture of 80 pitches, halved in time by two convolutions."""
     d_model, places = fields.size("d_model"), fields.size("max_source_positions")
     shape = {"norm_first": True, "key_bias": False}
-    activation = activation_of(fields, "activation_function")
+    activation = fields.activation("activation_function")
     front = [
         Part("convolution1", Convolution(fields.size("num_mel_bins"), d_model, (1, 3), 1, 2 * places), "embedding", 1),
         Part("activation1", Activation(activation, d_model), "embedding", 2 * places),
@@ -102,13 +101,13 @@ def whisper(fields: Fields) -> Sequence:
 
 def _side(fields: Fields, side: str, **settings: Any) -> BlockShape:
     """A block of the "encoder" or "decoder", in the names of Marian and Whisper."""
-    divided(fields, "d_model", f"{side}_attention_heads")
+    fields.share("d_model", f"{side}_attention_heads")
     return BlockShape(
         d_model=fields.size("d_model"),
         n_heads=fields.size(f"{side}_attention_heads"),
         d_ff=fields.size(f"{side}_ffn_dim"),
-        activation=activation_of(fields, "activation_function"),
-        dropout=fields.content.get("dropout") or 0.0,
+        activation=fields.activation("activation_function"),
+        dropout=fields.rate("dropout"),
         **settings,
     )
 
