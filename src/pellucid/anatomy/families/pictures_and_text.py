@@ -12,10 +12,8 @@ from pellucid.language import _
 
 def clip(fields: Fields) -> Sequence:
     """CLIP (Radford et al. 2021): a tower for text, one for pictures, and both brought to one width."""
-    text, vision = (
-        _under(fields, "text_config", "clip_text_model"),
-        _under(fields, "vision_config", "clip_vision_model"),
-    )
+    text = fields.under("text_config", DEFAULTS["clip_text_model"])
+    vision = fields.under("vision_config", DEFAULTS["clip_vision_model"])
     shape, width = _block(text), fields.size("projection_dim")
     reader = (
         Part("embedding", Embedding(text.size("vocab_size"), shape.d_model), "embedding"),
