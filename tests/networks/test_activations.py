@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import pellucid as pl
+from pellucid.networks import dense_config, names
 from pellucid.networks.activations import ACTIVATIONS, Step, activation
+from pellucid.networks.dense import NORMS
 
 X = np.concatenate([np.linspace(-8, 8, 321), [-0.0, 1e-6, -1e-6]])
 ERF = np.vectorize(math.erf)
@@ -74,3 +76,8 @@ def test_an_unknown_activation_is_refused_with_those_there_are():
     with pytest.raises(pl.PellucidError, match="no activation 'swish'") as error:
         activation("swish")
     assert all(name in error.value.fix for name in ACTIVATIONS)
+
+
+def test_every_name_has_its_activation_and_its_norm():
+    assert tuple(ACTIVATIONS) == names.ACTIVATIONS
+    assert tuple(NORMS) == dense_config.NORMS

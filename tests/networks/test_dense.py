@@ -15,7 +15,7 @@ from torch import nn
 import pellucid as pl
 from pellucid.networks.activations import ACTIVATIONS
 from pellucid.networks.dense import Dense, DenseConfig, in_units
-from pellucid.networks.initialisation import INITIALISATIONS
+from pellucid.networks.names import INITIALISATIONS
 from pellucid.networks.scaling import Scaled, Scaling
 from pellucid.tracing.answers import Question
 

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 import pellucid as pl
 from pellucid.checkpoints.efficientnet import open_efficientnet
 from pellucid.errors import PellucidError
-from pellucid.networks.efficientnet import EfficientNet, EfficientNetConfig, SameConv2d, Stage
+from pellucid.networks.efficientnet import EfficientNet, SameConv2d
+from pellucid.networks.efficientnet_config import EfficientNetConfig, Stage
 from pellucid.tracing.pictures import Scale, read_pictures
 
 CACHE = Path(__file__).parents[2] / "cache"

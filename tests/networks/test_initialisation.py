@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import pellucid as pl
-from pellucid.networks.initialisation import INITIALISATIONS, initialise
+from pellucid.networks.initialisation import initialise
+from pellucid.networks.names import INITIALISATIONS
 
 
 def drawn(name, activation="relu", shape=(300, 200), seed=0):

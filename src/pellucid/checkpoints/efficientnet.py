@@ -10,7 +10,8 @@ from typing import Any
 from pellucid.checkpoints.files import TENSORS, read_json, read_tensors
 from pellucid.errors import PellucidError
 from pellucid.language import _
-from pellucid.networks.efficientnet import EfficientNet, EfficientNetConfig
+from pellucid.networks.efficientnet import EfficientNet
+from pellucid.networks.efficientnet_config import EfficientNetConfig
 
 MODEL_TYPE = "efficientnet-lite0"
 FACTS = {"image_size": 224, "mean": [127 / 255] * 3, "std": [128 / 255] * 3}  # of the published weights

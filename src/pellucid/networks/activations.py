@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.errors import PellucidError
-from pellucid.language import _
+from pellucid.networks.names import check_activation
 
 
 def activation(name: str) -> nn.Module:
@@ -20,20 +19,6 @@ def activation(name: str) -> nn.Module:
     """
     check_activation(name)
     return ACTIVATIONS[name]()
-
-
-def check_activation(name: str) -> None:
-    """Refuse a name that is not among `ACTIVATIONS`.
-
-    Raises:
-        PellucidError: when there is no such activation; it names those there are.
-    """
-    if name not in ACTIVATIONS:
-        raise PellucidError(
-            _("There is no activation {name!r}.").format(name=name),
-            "activation",
-            _("Use one of {names}.").format(names=", ".join(ACTIVATIONS)),
-        )
 
 
 class Step(nn.Module):

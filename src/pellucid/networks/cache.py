@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pellucid.networks.decoder import DecoderConfig
+from pellucid.networks.decoder_config import DecoderConfig
 
 
 class KeyValueCache:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from pellucid.networks.activations import activation
 from pellucid.networks.convnet_config import PRESETS, ConvNetConfig, Piece, convnet_config
 from pellucid.networks.dropout import Dropout
-from pellucid.networks.initialisation import check_initialisation, initialise
+from pellucid.networks.initialisation import initialise
+from pellucid.networks.names import check_initialisation
 
 __all__ = ["PRESETS", "ConvNet", "ConvNetConfig", "convnet_config"]
 

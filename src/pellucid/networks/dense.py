@@ -4,60 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.errors import PellucidError
-from pellucid.language import _
-from pellucid.networks.activations import Step, activation, check_activation
+from pellucid.networks.activations import Step, activation
+from pellucid.networks.dense_config import DenseConfig
 from pellucid.networks.dropout import Dropout
-from pellucid.networks.initialisation import check_initialisation, initialise
+from pellucid.networks.initialisation import initialise
 from pellucid.networks.scaling import Scaling
 
 NORMS = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d, "rms": nn.RMSNorm}
-
-
-@dataclass(frozen=True)
-class DenseConfig:
-    """The shape of a dense network; lists, as JSON has them, become tuples.
-
-    Raises:
-        PellucidError: when a width is not positive, a name is unknown, or settings by layer are too few or too many.
-    """
-
-    inputs: int
-    outputs: int
-    hidden: tuple[int, ...] = ()  # the widths of the hidden layers
-    activation: str | tuple[str, ...] = "relu"  # of all hidden layers, or of each
-    output_activation: str = "linear"
-    bias: bool | tuple[bool, ...] = True  # of all layers, or of each, the output layer's last
-    dropout: float = 0.0  # after each hidden layer
-    norm: str | None = None  # "layer", "batch" or "rms": in each hidden layer, before its activation
-    initialisation: str = "default"
-
-    def __post_init__(self) -> None:
-        for name in ("hidden", "activation", "bias"):
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        _check(self)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Inputs, hidden layers, outputs."""
-        return (self.inputs, *self.hidden, self.outputs)
-
-    @property
-    def activations(self) -> tuple[str, ...]:
-        """Of each layer, the output layer's last."""
-        hidden = (self.activation,) * len(self.hidden) if isinstance(self.activation, str) else self.activation
-        return (*hidden, self.output_activation)
-
-    @property
-    def biases(self) -> tuple[bool, ...]:
-        """Whether each layer has one, the output layer last."""
-        return (self.bias,) * (len(self.hidden) + 1) if isinstance(self.bias, bool) else self.bias
 
 
 class Dense(nn.Module):
@@ -183,45 +141,3 @@ def in_units(network: Dense, inputs: Scaling | None = None, outputs: Scaling | N
         last.weight.copy_(last.weight.double() * scale[:, None])
         last.bias.copy_(last.bias.double() * scale + shift)
     return made
-
-
-def _check(config: DenseConfig) -> None:
-    """Refuse a configuration that no network has."""
-    for width in config.widths:
-        if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-            raise PellucidError(
-                _("A layer cannot have {width} neurons.").format(width=width),
-                "layers",
-                _("Give each layer a width of 1 or more, such as 16-8."),
-            )
-    if len(config.activations) != len(config.hidden) + 1:
-        raise PellucidError(
-            _("{n} activations do not fit {layers} hidden layers.").format(
-                n=len(config.activations) - 1, layers=len(config.hidden)
-            ),
-            "activation",
-            _("Name one for all, or one for each hidden layer."),
-        )
-    if len(config.biases) != len(config.hidden) + 1:
-        raise PellucidError(
-            _("{n} settings of the bias do not fit {layers} layers.").format(
-                n=len(config.biases), layers=len(config.hidden) + 1
-            ),
-            "bias",
-            _("Give one for all, or one for each layer with the output layer last."),
-        )
-    for name in (*config.activations, *([config.activation] if isinstance(config.activation, str) else [])):
-        check_activation(name)
-    if config.norm is not None and config.norm not in NORMS:
-        raise PellucidError(
-            _("There is no norm {name!r}.").format(name=config.norm),
-            "norm",
-            _("Use one of {names}.").format(names=", ".join(NORMS)),
-        )
-    if not 0 <= config.dropout < 1:
-        raise PellucidError(
-            _("A dropout of {p} is not in [0, 1).").format(p=config.dropout),
-            "dropout",
-            _("Use a probability such as 0.1."),
-        )
-    check_initialisation(config.initialisation)

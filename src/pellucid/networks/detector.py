@@ -8,7 +8,6 @@ centre and size, which unlike four distances reach a box so thin that it holds n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -16,32 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.networks.detection import cell_centres
+from pellucid.networks.detector_config import DetectorConfig
 from pellucid.networks.initialisation import initialise
 
 PRIOR = 0.01  # every cell's first probability of each class: most cells hold nothing (Lin et al. 2017, section 3.3)
-
-
-@dataclass(frozen=True)
-class DetectorConfig:
-    """The shape of a detector; a list of channels, as JSON has it, becomes a tuple. Each stage halves the picture."""
-
-    n_classes: int
-    channels: tuple[int, ...] = (16, 32, 64, 96)  # of each stage
-    grid: int = 2  # the stage whose cells answer: 0 has 2 pixels a cell, 1 has 4, 2 has 8
-    d_head: int = 64  # channels of the top-down path and of the heads
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(self.channels))
-
-    @property
-    def stride(self) -> int:
-        """Pixels a cell, along each axis."""
-        return 2 ** (self.grid + 1)
-
-    @property
-    def multiple(self) -> int:
-        """Height and width of a picture must be multiples of this."""
-        return 2 ** len(self.channels)
 
 
 class Detector(nn.Module):

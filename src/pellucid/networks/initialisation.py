@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pellucid.errors import PellucidError
-from pellucid.language import _
+from pellucid.networks.names import check_initialisation
 
-INITIALISATIONS = ("default", "he", "xavier", "normal", "uniform", "zero")
 RECTIFIERS = ("relu", "leaky_relu", "gelu", "silu")  # let through about half of what they are given
 
 
@@ -50,17 +48,3 @@ def initialise(weight: Tensor, bias: Tensor | None, name: str, activation: str, 
         weight.uniform_(-0.5, 0.5, generator=generator)
     else:
         weight.zero_()
-
-
-def check_initialisation(name: str) -> None:
-    """Refuse a name that is not among `INITIALISATIONS`.
-
-    Raises:
-        PellucidError: when there is no such recipe; it names those there are.
-    """
-    if name not in INITIALISATIONS:
-        raise PellucidError(
-            _("There is no initialisation {name!r}.").format(name=name),
-            "init",
-            _("Use one of {names}.").format(names=", ".join(INITIALISATIONS)),
-        )

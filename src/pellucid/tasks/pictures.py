@@ -25,9 +25,9 @@ from pellucid.data.shuffled import Shuffled
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.networks.convnet import PRESETS, ConvNet, ConvNetConfig, convnet_config
-from pellucid.networks.efficientnet import EfficientNetConfig
-from pellucid.networks.initialisation import check_initialisation
+from pellucid.networks.efficientnet_config import EfficientNetConfig
 from pellucid.networks.losses import count, cross_entropy
+from pellucid.networks.names import check_initialisation
 from pellucid.networks.scaling import Scaled, Scaling
 from pellucid.tasks import scores
 from pellucid.tasks.task import Design, Prediction, Recipe, Reference, Rival

@@ -22,9 +22,9 @@ from pellucid.anatomy.tree import (
 
 if TYPE_CHECKING:  # the modules import torch, which counting does without
     from pellucid.networks.convnet_config import ConvNetConfig, Piece
-    from pellucid.networks.decoder import DecoderConfig
-    from pellucid.networks.dense import DenseConfig
-    from pellucid.networks.detector import DetectorConfig
+    from pellucid.networks.decoder_config import DecoderConfig
+    from pellucid.networks.dense_config import DenseConfig
+    from pellucid.networks.detector_config import DetectorConfig
 
 
 def decoder(config: DecoderConfig) -> Sequence:
