@@ -54,7 +54,7 @@ def ladder(
     tokens_per_parameter
         How many tokens for each parameter, so that larger networks see more.
     next_size
-        The width and depth to foretell. Left out: about 2.7 times the largest.
+        The width and depth to foretell. Left out: about 2.8 times the largest.
     check
         Train that one too, and say whether the truth lay inside the interval.
     embeddings

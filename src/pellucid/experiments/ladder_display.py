@@ -86,14 +86,14 @@ def sentences(found: Ladder) -> list[str]:
     said.append(line)
     if found.checked is None:
         said.append(_("Train it and see: pellucid ladder --out {folder} --check").format(folder=found.folder))
-    elif forecast.interval:
-        inside = forecast.holds(found.checked.loss)
+    else:
+        inside = _("inside the interval.") if forecast.holds(found.checked.loss) else _("outside the interval.")
         said.append(
             _("The check, {loss:.3f} nats a token, {bits:.3f} bits per byte, lies {off:+.1%} from it: {where}").format(
                 loss=found.checked.loss,
                 bits=found.checked.bits_per_byte,
                 off=found.checked.loss / forecast.loss - 1,
-                where=_("inside the interval.") if inside else _("outside the interval; the forecast was wrong."),
+                where=inside if forecast.interval else _("there was no interval."),
             )
         )
     return said
@@ -108,10 +108,12 @@ def axis(found: Ladder) -> str:
 
 def formula(curve: Curve) -> str:
     """The curve with as many digits as are worth reading."""
+    if not curve.A:
+        return f"L(N) = {curve.E:.2f}"
     if curve.E:
         return f"L(N) = {curve.E:.2f} + {curve.A:.3g} / N^{curve.alpha:.3g}"
-    critical = curve.A ** (1 / curve.alpha) if curve.A > 0 else 0.0  # Kaplan's N_c, where the loss would be 1 nat
-    return f"L(N) = {curve.A:.3g} / N^{curve.alpha:.3g}" + (f" = ({critical:.2g} / N)^{curve.alpha:.3g}")
+    critical = curve.A ** (1 / curve.alpha)  # Kaplan's N_c, where the loss would be 1 nat
+    return f"L(N) = {curve.A:.3g} / N^{curve.alpha:.3g} = ({critical:.2g} / N)^{curve.alpha:.3g}"
 
 
 def ranges(curve: Curve) -> str:
