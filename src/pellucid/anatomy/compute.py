@@ -91,7 +91,7 @@ def training_step(tree: Node, fused: bool = True, recompute: bool = False, **len
     """
     once = forward(tree, **lengths)
     visits = list(walk(tree))
-    products = sum((2 - v.leaf.is_fixed) * _product(v, lengths) for v in visits)
+    products = sum((2 - v.leaf.fixed) * _product(v, lengths) for v in visits)
     first = next((v for v in visits if v.leaf.product or isinstance(v.leaf, Embedding)), None)
     products -= _product(first, lengths) if first is not None else 0
     scores = once.total - sum(_product(v, lengths) for v in visits)

@@ -38,7 +38,7 @@ def parameters(tree: Node) -> Parameters:
         total=sum(by_path.values()),
         by_kind=by_kind,
         by_path=by_path,
-        fixed=sum(visit.parameters for visit in visits if visit.leaf.is_fixed),
+        fixed=sum(visit.parameters for visit in visits if visit.leaf.fixed),
         active=sum(visit.active * visit.leaf.parameters for visit in visits),
         buffers=sum(visit.copies * visit.leaf.buffers for visit in visits),
     )

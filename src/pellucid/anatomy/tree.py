@@ -6,7 +6,7 @@ little as a toy.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ Shape = tuple[int, ...]
 class Layer:
     """What every leaf answers. What holds for most is said here: no numbers of its own, no neurons, no products."""
 
+    fixed: bool = field(default=False, kw_only=True)  # training leaves its parameters as they are
+
     @property
     def tensors(self) -> dict[str, Shape]:
         """The parameters that it holds, by name."""
@@ -25,11 +27,6 @@ class Layer:
     @property
     def parameters(self) -> int:
         return sum(prod(shape) for shape in self.tensors.values())
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether training leaves its parameters as they are."""
-        return False
 
     @property
     def buffers(self) -> int:
@@ -74,16 +71,11 @@ class Embedding(Layer):
 
     rows: int
     width: int
-    fixed: bool = False  # sines and cosines, say, that are stored but not trained
     tied_to: str | None = None  # the path of the leaf whose table this one reads: counted there, not here
 
     @property
     def tensors(self) -> dict[str, Shape]:
         return {} if self.tied_to else {"weight": (self.rows, self.width)}
-
-    @property
-    def is_fixed(self) -> bool:
-        return self.fixed
 
     @property
     def output(self) -> Shape:
@@ -121,7 +113,7 @@ class Linear(Layer):
     bias: bool = True
     tied_to: str | None = None  # the path of the leaf whose weight this layer reads: counted there, not here
     parts: tuple[tuple[str, int], ...] = ()  # where one matrix is several: ("query", 512), ("key", 64), ("value", 64)
-    fixed: bool = False
+    follows: int | None = None  # it reads unchanged what the linear layer so many before it wrote; None: not known
 
     @property
     def weights(self) -> int:
@@ -132,10 +124,6 @@ class Linear(Layer):
     def tensors(self) -> dict[str, Shape]:
         weight = {} if self.tied_to else {"weight": (self.inputs, self.outputs)}
         return weight | ({"bias": (self.outputs,)} if self.bias else {})
-
-    @property
-    def is_fixed(self) -> bool:
-        return self.fixed
 
     @property
     def product(self) -> Shape:
@@ -156,15 +144,16 @@ class Convolution(Layer):
 
     inputs: int
     outputs: int
-    size: int | tuple[int, int]  # of the window, in pixels
-    height: int  # of what it writes, in pixels
+    size: int | tuple[int, ...]  # of the window, in pixels
+    height: int  # of what it writes, in pixels; the slices of a body stand one below the other
     width: int
     bias: bool = True
     groups: int = 1  # each output reads inputs / groups channels
     connections: int | None = None  # pairs of channels that are connected, where it is not each with each of a group
+    places: int | None = None  # where the window is put, if not once for each pixel that is written: transposed
 
     @property
-    def window(self) -> tuple[int, int]:
+    def window(self) -> tuple[int, ...]:
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     @property
@@ -183,7 +172,8 @@ class Convolution(Layer):
 
     @property
     def product(self) -> Shape:
-        return (self.height, self.width, *self.pairs, *self.window)
+        moves = (self.height, self.width) if self.places is None else (self.places,)
+        return (*moves, *self.pairs, *self.window)
 
     @property
     def neurons(self) -> int:
