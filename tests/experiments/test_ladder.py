@@ -91,8 +91,9 @@ def test_ctrl_c_loses_nothing(climbed, tmp_path):
     with pytest.raises(StoppedError, match="0 of 4"):
         pl.ladder(None, tmp_path / "cut", sizes=SIZES, progress=Stop(9), **QUICK)
     made = []
-    cut = pl.ladder(out=tmp_path / "cut", made=lambda size, trained, n, of: made.append((size.name, n, of)))
-    assert made == [(name, n, 4) for n, name in enumerate(SIZES, 1)]
+    cut = pl.ladder(out=tmp_path / "cut", made=lambda size, trained, *told: made.append((size.name, *told)))
+    assert [told[:3] for told in made] == [(name, n, 4) for n, name in enumerate(SIZES, 1)]
+    assert [left > 0 for *_told, left in made] == [True, True, True, False]
     for one, other in zip(cut.rungs, climbed.rungs, strict=True):
         assert one.loss == other.loss
 

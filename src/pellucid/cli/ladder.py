@@ -86,10 +86,11 @@ def ladder(
         print(_("Written: {path}").format(path=save), file=sys.stderr)
 
 
-def _made(size: Size, trained: Trained, n: int, of: int) -> None:
+def _made(size: Size, trained: Trained, n: int, of: int, left: float) -> None:
     from pellucid.training.progress import clock
 
-    said = _("{size}, seed {seed}: {loss:.3f} nats a token, {bits:.3f} bits per byte, {time}").format(
-        size=size.name, seed=trained.seed, loss=trained.loss, bits=trained.bits_per_byte, time=clock(trained.seconds)
-    )
+    said = _("{size}, seed {seed}: {loss:.3f} nats a token, {bits:.3f} bits per byte, {time}; about {left} left").format(
+        size=size.name, seed=trained.seed, loss=trained.loss, bits=trained.bits_per_byte, time=clock(trained.seconds),
+        left=clock(left),
+    )  # fmt: skip
     print(f"{n}/{of}  {said}", file=sys.stderr, flush=True)

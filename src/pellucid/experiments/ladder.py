@@ -212,7 +212,7 @@ def ladder(
     check: bool = False,
     embeddings: bool = False,
     progress: Progress | None = None,
-    made: Callable[[Size, Trained, int, int], None] | None = None,
+    made: Callable[[Size, Trained, int, int, float], None] | None = None,
     **options: Any,
 ) -> Ladder:
     """Train several sizes of decoder on one text, fit the scaling curve to their losses, and foretell the next size.
@@ -232,7 +232,8 @@ def ladder(
         check: Train that size too, after the forecast was written down.
         embeddings: Count embeddings and head on the axis.
         progress: Listens to each training.
-        made: Is called after each training that was not there before, with its number and how many there are.
+        made: Is called after each training that was not there before, with its number, how many there are, and about
+            how many seconds are left.
         options: Fields of `TrainOptions`, the same for all sizes.
 
     Raises:
@@ -297,13 +298,16 @@ def _climb(
     sizes: Sequence[Size],
     seeds: Sequence[int],
     progress: Progress | None,
-    made: Callable[[Size, Trained, int, int], None] | None,
+    made: Callable[[Size, Trained, int, int, float], None] | None,
 ) -> tuple[Rung, ...]:
     """Every size with every seed, trained or, where it is finished, read."""
     found: dict[Size, list[Trained]] = {size: [] for size in sizes}
     places = [(size, seed) for size in sizes for seed in seeds]
+    missing = {
+        (size, seed): size.parameters * course.steps(size) for size, seed in places if not course.has(size, seed)
+    }
     for n, (size, seed) in enumerate(places, 1):
-        new = not course.has(size, seed)
+        work = missing.pop((size, seed), None)
         try:
             found[size].append(course.train(size, seed, progress))
         except (StoppedError, KeyboardInterrupt):
@@ -312,8 +316,9 @@ def _climb(
                 str(course.folder),
                 _("Go on with: pellucid ladder --out {folder}").format(folder=course.folder),
             ) from None
-        if new and made:
-            made(size, found[size][-1], n, len(places))
+        if work and made:
+            left = found[size][-1].seconds / work * sum(missing.values())  # at the speed of this one
+            made(size, found[size][-1], n, len(places), left)
     return tuple(Rung(size, tuple(runs)) for size, runs in found.items())
 
 
