@@ -89,8 +89,8 @@ def ladder(
 def _made(size: Size, trained: Trained, n: int, of: int, left: float) -> None:
     from pellucid.training.progress import clock
 
-    said = _("{size}, seed {seed}: {loss:.3f} nats a token, {bits:.3f} bits per byte, {time}; about {left} left").format(
-        size=size.name, seed=trained.seed, loss=trained.loss, bits=trained.bits_per_byte, time=clock(trained.seconds),
-        left=clock(left),
-    )  # fmt: skip
+    said = _("{size}, seed {seed}: {loss:.3f} nats a token, {bits:.3f} bits per byte, {time}").format(
+        size=size.name, seed=trained.seed, loss=trained.loss, bits=trained.bits_per_byte, time=clock(trained.seconds)
+    )
+    said += _("; about {left} left").format(left=clock(left)) if left else ""
     print(f"{n}/{of}  {said}", file=sys.stderr, flush=True)
