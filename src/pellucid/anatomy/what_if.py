@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any
 
+from pellucid.anatomy.families.defaults import DEFAULTS
 from pellucid.errors import PellucidError
 from pellucid.language import _
 
@@ -20,6 +21,11 @@ WORDS: dict[str, tuple[str, ...]] = {
     "context": ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"),
     "tied": ("tie_word_embeddings",),
 }
+# settings that a configuration may leave out with no fixed default: they follow from others until they are given
+FOLLOWING = {
+    **dict.fromkeys(("gpt2", "gptj"), ("n_inner",)),
+    **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3_moe"), ("num_key_value_heads", "head_dim")),
+}
 
 
 def changed(config: dict[str, Any], changes: dict[str, Any], where: str = "") -> dict[str, Any]:
@@ -28,27 +34,17 @@ def changed(config: dict[str, Any], changes: dict[str, Any], where: str = "") ->
     Raises:
         PellucidError: when it has no such field: the nearest are named.
     """
-    result = dict(config)
+    kind = str(config.get("model_type"))
+    known, result = [*DEFAULTS.get(kind, {}), *FOLLOWING.get(kind, ()), *config], dict(config)
     for name, value in changes.items():
-        field = next((field for field in (name, *WORDS.get(name, ())) if field in config), None)
-        if field is None and name in WORDS and config.get("model_type"):
-            field = FIELDS.get(str(config["model_type"]), {}).get(name, WORDS[name][0])  # left out: a default changes
+        field = next((field for field in (name, *WORDS.get(name, ())) if field in known), None)
         if field is None:
-            known = [*config, *(word for word, fields in WORDS.items() if {*fields} & {*config})]
-            near = get_close_matches(name, known, 5, 0.4) or sorted({*known} - {"model_type", "architectures"})
+            words = [word for word, fields in WORDS.items() if {*fields} & {*known}]
+            near = get_close_matches(name, [*known, *words], 5, 0.4) or sorted({*config} - {"model_type"})
             raise PellucidError(
                 _("There is no setting {name!r}.").format(name=name),
                 where,
-                _("There are {names}.").format(names=", ".join(near)),
+                _("There are {names}.").format(names=", ".join(dict.fromkeys(near))),
             )
         result[field] = value
     return result
-
-
-# what a family calls a setting that its configurations often leave out
-FIELDS: dict[str, dict[str, str]] = {
-    "gpt2": {"d_ff": "n_inner", "context": "n_positions"},
-    "opt": {"d_ff": "ffn_dim"},
-    "t5": {"d_ff": "d_ff", "head_dim": "d_kv"},
-    "falcon": {"n_kv_heads": "num_kv_heads", "d_ff": "ffn_hidden_size"},
-}
