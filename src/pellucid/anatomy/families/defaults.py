@@ -86,6 +86,17 @@ TOWER = {
     "hidden_act": "quick_gelu",
 }
 
+PICTURES = {"num_channels": 3, "image_size": 224}
+VIT = PICTURES | {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "patch_size": 16,
+    "hidden_act": "gelu",
+    "qkv_bias": True,
+    "pooler_act": "tanh",
+}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "albert": BERT
     | {
@@ -119,6 +130,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_act": "quick_gelu",
     },
     "clip_vision_model": TOWER,
+    "convnext": PICTURES
+    | {
+        "patch_size": 4,
+        "hidden_sizes": [96, 192, 384, 768],
+        "depths": [3, 3, 9, 3],
+        "hidden_act": "gelu",
+        "layer_scale_init_value": 1e-6,
+    },
     "deepseek_v2": DEEPSEEK
     | {
         "vocab_size": 102400,
@@ -141,6 +160,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 8,
         "first_k_dense_replace": 3,
     },
+    "deit": VIT,
     "distilbert": {
         "vocab_size": 30522,
         "max_position_embeddings": 512,
@@ -150,6 +170,23 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "n_heads": 12,
         "activation": "gelu",
         "dropout": 0.1,
+    },
+    "efficientnet": PICTURES
+    | {
+        "image_size": 600,
+        "width_coefficient": 2.0,
+        "depth_coefficient": 3.1,
+        "depth_divisor": 8,
+        "in_channels": [32, 16, 24, 40, 80, 112, 192],
+        "out_channels": [16, 24, 40, 80, 112, 192, 320],
+        "kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
+        "strides": [1, 2, 2, 2, 1, 2, 1],
+        "num_block_repeats": [1, 2, 2, 3, 3, 4, 1],
+        "expand_ratios": [1, 6, 6, 6, 6, 6, 6],
+        "squeeze_expansion_ratio": 0.25,
+        "hidden_dim": 2560,
+        "hidden_act": "swish",
+        "dropout_rate": 0.5,
     },
     "electra": BERT | {"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
     "falcon": {
@@ -244,6 +281,18 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "mistral": MISTRAL | {"sliding_window": 4096},
     "mixtral": MISTRAL | {"num_local_experts": 8, "num_experts_per_tok": 2},
+    "mobilenet_v2": PICTURES
+    | {
+        "depth_multiplier": 1.0,
+        "depth_divisible_by": 8,
+        "min_depth": 8,
+        "expand_ratio": 6.0,
+        "output_stride": 32,
+        "first_layer_is_expansion": True,
+        "finegrained_output": True,
+        "hidden_act": "relu6",
+        "classifier_dropout_prob": 0.8,
+    },
     "mpt": {
         "vocab_size": 50368,
         "d_model": 2048,
@@ -312,6 +361,16 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 8,
         "moe_intermediate_size": 768,
     },
+    "resnet": PICTURES
+    | {
+        "embedding_size": 64,
+        "hidden_sizes": [256, 512, 1024, 2048],
+        "depths": [3, 4, 6, 3],
+        "layer_type": "bottleneck",
+        "hidden_act": "relu",
+        "downsample_in_first_stage": False,
+        "downsample_in_bottleneck": False,
+    },
     "roberta": BERT | {"vocab_size": 50265},
     "siglip_vision_model": TOWER | {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh"},
     "stablelm": LLAMA
@@ -325,6 +384,18 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "qk_layernorm": False,
         "use_parallel_residual": False,
     },
+    "swin": PICTURES
+    | {
+        "patch_size": 4,
+        "embed_dim": 96,
+        "depths": [2, 2, 6, 2],
+        "num_heads": [3, 6, 12, 24],
+        "window_size": 7,
+        "mlp_ratio": 4.0,
+        "qkv_bias": True,
+        "hidden_act": "gelu",
+        "use_absolute_embeddings": False,
+    },
     "t5": {
         "vocab_size": 32128,
         "d_model": 512,
@@ -337,6 +408,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "dropout_rate": 0.1,
         "tie_word_embeddings": True,
     },
+    "vit": VIT,
     "whisper": {
         "vocab_size": 51865,
         "num_mel_bins": 80,

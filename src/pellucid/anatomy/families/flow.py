@@ -223,11 +223,10 @@ def picture(fields: Fields, channels: int = 3, side: int = 224) -> Flow:
 
 def labels(fields: Fields) -> int | None:
     """How many classes Hugging Face's model knows: two where its `config.json` does not say; None: it has no head."""
-    architectures = fields.content.get("architectures") or ["ForImageClassification"]
-    if not any("ForImageClassification" in str(name) for name in architectures):
+    if "ForImageClassification" not in fields.architecture("ForImageClassification"):
         return None
     names = fields.content.get("id2label")
-    return fields.size("num_labels", len(names) if isinstance(names, dict) and names else 2)
+    return len(names) if isinstance(names, dict) and names else fields.size("num_labels", 2)
 
 
 def classify(flow: Flow, classes: int | None, dropout: float = 0.0) -> Sequence:

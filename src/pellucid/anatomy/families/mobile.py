@@ -10,17 +10,17 @@ from pellucid.language import _
 
 def mobilenet_v2(fields: Fields) -> Sequence:
     """MobileNetV2 (Sandler et al. 2018, table 2), in Hugging Face's fields."""
-    factor, divisor = fields.positive("depth_multiplier", 1.0), fields.size("depth_divisible_by", 8)
-    least, expand = fields.size("min_depth", 8), fields.positive("expand_ratio", 6.0)
-    output_stride = fields.size("output_stride", 32)
-    function = fields.name("hidden_act", default="relu6")
+    factor, divisor = fields.positive("depth_multiplier"), fields.size("depth_divisible_by")
+    least, expand = fields.size("min_depth"), fields.positive("expand_ratio")
+    output_stride = fields.size("output_stride")
+    function = fields.activation("hidden_act")
 
     def width(channels: int) -> int:
         return rounded(round(channels * factor), divisor, least)
 
     flow = picture(fields)
     flow.conv_norm("stem", width(32), 3, stride=2, activation=function)
-    if not fields.flag("first_layer_is_expansion", default=True):
+    if not fields.flag("first_layer_is_expansion"):
         flow.conv_norm("stem_expand", width(32), 1, activation=function)
     flow.group("block1", lambda inner: inverted_residual(inner, inner.channels, width(16), 3, 1, function))
     halved = 2
@@ -35,9 +35,9 @@ def mobilenet_v2(fields: Fields) -> Sequence:
             inverted_residual(inner, expanded, outputs, 3, stride, function, always_expand=True)
 
         flow.blocks(f"block{n}", [stride, *[1] * (depth - 1)], block)
-    keeps = factor < 1 and fields.flag("finegrained_output", default=True)
+    keeps = factor < 1 and fields.flag("finegrained_output")
     flow.conv_norm("last", 1280 if keeps else width(1280), 1, activation=function)
-    return classify(flow, labels(fields), dropout=0.8)
+    return classify(flow, labels(fields), fields.rate("classifier_dropout_prob"))
 
 
 def mobilenet_v3(fields: Fields) -> Sequence:
@@ -89,14 +89,14 @@ def _is_row(row: object) -> bool:
 def efficientnet(fields: Fields) -> Sequence:
     """EfficientNet (Tan and Le 2019, table 1), wider and deeper by two coefficients, in Hugging Face's fields."""
     wider, deeper = fields.positive("width_coefficient"), fields.positive("depth_coefficient")
-    divisor, squeeze = fields.size("depth_divisor", 8), fields.positive("squeeze_expansion_ratio", 0.25)
-    function = fields.name("hidden_act", default="swish")
-    outputs = fields.sizes("out_channels", default=(16, 24, 40, 80, 112, 192, 320))
-    sizes = fields.sizes("kernel_sizes", len(outputs), default=(3, 3, 5, 3, 5, 5, 3))
-    strides = fields.sizes("strides", len(outputs), default=(1, 2, 2, 2, 1, 2, 1))
-    repeats = fields.sizes("num_block_repeats", len(outputs), default=(1, 2, 2, 3, 3, 4, 1))
-    expands = fields.sizes("expand_ratios", len(outputs), default=(1, 6, 6, 6, 6, 6, 6))
-    inputs = fields.sizes("in_channels", len(outputs), default=(32, *outputs[:-1]))
+    divisor, squeeze = fields.size("depth_divisor"), fields.positive("squeeze_expansion_ratio")
+    function = fields.activation("hidden_act")
+    outputs = fields.sizes("out_channels")
+    sizes = fields.sizes("kernel_sizes", len(outputs))
+    strides = fields.sizes("strides", len(outputs))
+    repeats = fields.sizes("num_block_repeats", len(outputs))
+    expands = fields.sizes("expand_ratios", len(outputs))
+    inputs = fields.sizes("in_channels", len(outputs))
 
     def width(channels: int) -> int:
         return rounded(channels * wider, divisor)
@@ -118,10 +118,10 @@ def efficientnet(fields: Fields) -> Sequence:
 
         flow.blocks(f"stage{n}", [first, *[1] * (ceil(deeper * repeat) - 1)], block)
     last = width(1280)
-    if fields.size("hidden_dim", last) != last:
+    if fields.size("hidden_dim") != last:
         fields.refuse("hidden_dim", _("With this width_coefficient it is {n}.").format(n=last))
     flow.conv_norm("last", last, 1, activation=function)
-    return classify(flow, labels(fields), dropout=0.5)
+    return classify(flow, labels(fields), fields.rate("dropout_rate"))
 
 
 def inverted_residual(

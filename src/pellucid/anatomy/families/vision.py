@@ -85,7 +85,7 @@ def vgg(fields: Fields) -> Sequence:
 
 def resnet(fields: Fields) -> Sequence:
     """ResNet (He et al. 2015, table 1), ResNeXt (Xie et al. 2016) and wide ResNet, from either library's fields."""
-    if "layers" in fields:  # torchvision's
+    if "layers" in fields or "block" in fields:  # torchvision's
         bottleneck = fields.name("block", "basic", "bottleneck") == "bottleneck"
         depths, stem, halve_first, early = fields.sizes("layers", 4), 64, False, False
         groups, group_width = fields.size("groups", 1), fields.size("width_per_group", 64)
@@ -93,12 +93,12 @@ def resnet(fields: Fields) -> Sequence:
         inner = [groups * group_width * 2**n for n in range(4)]
         classes: int | None = fields.size("num_classes", 1000)
     else:
-        bottleneck = fields.name("layer_type", "basic", "bottleneck", default="bottleneck") == "bottleneck"
+        bottleneck = fields.name("layer_type", "basic", "bottleneck") == "bottleneck"
         depths, stem, groups = fields.sizes("depths"), fields.size("embedding_size"), 1
         widths = list(fields.sizes("hidden_sizes", len(depths)))
         inner = [width // 4 for width in widths]
-        halve_first = fields.flag("downsample_in_first_stage", default=False)
-        early = fields.flag("downsample_in_bottleneck", default=False)
+        halve_first = fields.flag("downsample_in_first_stage")
+        early = fields.flag("downsample_in_bottleneck")
         classes = labels(fields)
 
     def block(flow: Flow, setting: tuple[int, int, int]) -> None:
@@ -161,8 +161,8 @@ def convnext(fields: Fields) -> Sequence:
     """ConvNeXt (Liu et al. 2022, figure 4)."""
     depths = fields.sizes("depths")
     widths = fields.sizes("hidden_sizes", len(depths))
-    is_scaled = fields.content.get("layer_scale_init_value", 1e-6) != 0
-    function = fields.name("hidden_act", default="gelu")
+    is_scaled = fields.rate("layer_scale_init_value") > 0
+    function = fields.activation("hidden_act")
 
     def block(flow: Flow, width: int) -> None:
         flow.convolution("depthwise", width, 7, groups=width)
@@ -174,7 +174,7 @@ def convnext(fields: Fields) -> Sequence:
             flow.add("scale", Lone((width,)), "convolution")
 
     flow = picture(fields)
-    patch = fields.size("patch_size", 4)
+    patch = fields.size("patch_size")
     flow.convolution("stem", widths[0], patch, patch, padding=0)
     flow.layer_norm("stem_norm")
     for n, (depth, width) in enumerate(zip(depths, widths, strict=True), 1):

@@ -13,7 +13,7 @@ def vit(fields: Fields) -> Sequence:
 
     DeiT (Touvron et al. 2020) has a token more, which learns from a teacher's answers.
     """
-    width, patch = fields.size("hidden_size"), fields.size("patch_size", 16)
+    width, patch = fields.size("hidden_size"), fields.size("patch_size")
     extra = ["class_token", "distillation_token"][: 2 if fields.content.get("model_type") == "deit" else 1]
     flow = picture(fields)
     flow.convolution("patches", width, patch, patch, padding=0, kind="embedding")
@@ -24,27 +24,29 @@ def vit(fields: Fields) -> Sequence:
     block = _block(fields, width, fields.size("num_attention_heads"), fields.size("intermediate_size"))
     flow.add("blocks", Repeat(fields.size("num_hidden_layers"), block), positions=tokens)
     flow.add("norm", Norm(width, shift=True), "norm", tokens)
-    classes = labels(fields)
+    classes, architecture = labels(fields), fields.architecture("ForImageClassification")
     if classes is not None:
         flow.add("head", Linear(width, classes), "head")
-    elif str(fields.content["architectures"][0]).endswith("Model"):
+    if classes is not None and architecture.endswith("WithTeacher"):
+        flow.add("distillation_head", Linear(width, classes), "head")
+    if architecture.endswith("Model"):
         pooled = fields.size("pooler_output_size", width)
         flow.add("pooler", Linear(width, pooled), "head")
-        flow.add("pooler_activation", Activation(fields.name("pooler_act", default="tanh"), pooled), "head")
+        flow.add("pooler_activation", Activation(fields.activation("pooler_act"), pooled), "head")
     return flow.tree
 
 
 def swin(fields: Fields) -> Sequence:
     """Swin (Liu et al. 2021, figure 3): attention within windows, pictures halved and channels doubled by the stage."""
     depths, heads = fields.sizes("depths"), fields.sizes("num_heads")
-    window, ratio = fields.size("window_size"), fields.positive("mlp_ratio", 4.0)
-    patch = fields.size("patch_size", 4)
+    window, ratio = fields.size("window_size"), fields.positive("mlp_ratio")
+    patch = fields.size("patch_size")
     if len(heads) != len(depths):
         fields.refuse("num_heads", _("Give as many numbers as depths has."))
     flow = picture(fields)
     flow.convolution("patches", fields.size("embed_dim"), patch, patch, padding=0, kind="embedding")
     flow.layer_norm("patches_norm")
-    if fields.flag("use_absolute_embeddings", default=False):
+    if fields.flag("use_absolute_embeddings"):
         places = flow.height * flow.width
         flow.add("positions", Embedding(places, flow.channels), "embedding", places)
     for n, (depth, n_heads) in enumerate(zip(depths, heads, strict=True), 1):
@@ -81,9 +83,9 @@ def _block(
     """
     if width % heads:
         fields.refuse("hidden_size" if window is None else "embed_dim", _("Give a multiple of the number of heads."))
-    dropout = fields.content.get("hidden_dropout_prob") or 0.0
+    dropout = fields.rate("hidden_dropout_prob")
     split = (("query", width), ("key", width), ("value", width))
-    attention = [Part("qkv", Linear(width, 3 * width, fields.flag("qkv_bias", default=True), parts=split))]
+    attention = [Part("qkv", Linear(width, 3 * width, fields.flag("qkv_bias"), parts=split))]
     if window is not None:
         attention.append(Part("distances", Lone(((2 * window - 1) ** 2, heads))))
     keys = None if window is None else window**2
@@ -91,7 +93,7 @@ def _block(
     attention.append(Part("output", Linear(width, width)))
     feed_forward = [
         Part("up", Linear(width, d_ff)),
-        Part("activation", Activation(fields.name("hidden_act", default="gelu"), d_ff)),
+        Part("activation", Activation(fields.activation("hidden_act"), d_ff)),
         Part("down", Linear(d_ff, width)),
     ]
     if dropout:
