@@ -29,6 +29,7 @@ READERS = {  # by `model_type`: the module and the function that makes a tree of
     "densenet": "vision:densenet",
     "distilbert": "masked:distilbert",
     "efficientnet": "mobile:efficientnet",
+    "efficientnet-lite0": "own:efficientnet_lite",
     "electra": "masked:electra",
     "falcon": "gpt:falcon",
     "gemma": "llama:gemma",
@@ -57,6 +58,11 @@ READERS = {  # by `model_type`: the module and the function that makes a tree of
     "openai-gpt": "gpt:openai_gpt",
     "opt": "gpt:opt",
     "pellucid": "language:pellucid",
+    "pellucid-bert": "own:encoder",
+    "pellucid-convnet": "own:convnet",
+    "pellucid-dense": "own:dense",
+    "pellucid-detector": "own:detector",
+    "pellucid-marian": "own:translator",
     "phi": "llama:phi",
     "phi3": "llama:phi3",
     "qwen2": "llama:qwen2",
@@ -91,6 +97,8 @@ def describe(config: dict[str, Any], where: str = "config.json") -> Node:
             where,
             _("Known are {names}; any torch module can be counted from Python.").format(names=", ".join(nearest)),
         )
+    if "pellucid" in config and f"pellucid-{kind}" in READERS:
+        kind = f"pellucid-{kind}"  # their fields, our module
     module, function = READERS[kind].split(":")
     reader = getattr(import_module(f"pellucid.anatomy.families.{module}"), function)
     return reader(Fields(DEFAULTS.get(kind, {}) | config, where))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from pellucid.anatomy.tree import Activation, Attention, Dropout, Embedding, Linear, Norm, Part, Repeat, Sequence
 
 if TYPE_CHECKING:  # the modules import torch, which counting does without
-    from pellucid.networks.encoder import EncoderConfig
+    from pellucid.networks.encoder_config import EncoderConfig
     from pellucid.networks.transformer import BlockConfig
-    from pellucid.networks.translator import TranslatorConfig
+    from pellucid.networks.translator_config import TranslatorConfig
 
 
 def encoder(config: EncoderConfig) -> Sequence:
