@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from pellucid.anatomy import catalogue
+from pellucid.anatomy import catalogue, devices
 from pellucid.errors import PellucidError
 
 
@@ -88,3 +88,8 @@ def test_the_catalogue_needs_no_torch() -> None:
         "import sys; from pellucid.anatomy import catalogue; catalogue.find('gpt3'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_device_is_one_that_we_know() -> None:
+    used = {entry.training.device for entry in catalogue.entries() if entry.training} - {None}
+    assert used <= set(devices.table())

@@ -28,4 +28,4 @@ def pellucid(fields: Fields) -> Sequence:
     shape = {name: value for name, value in own.content.items() if name in DecoderShape.__dataclass_fields__}
     windows = shape.get("sliding_windows")
     shape["sliding_windows"] = tuple(windows) if windows is not None else None
-    return language_model(fields, **shape, order="post" if own.flag("post_norm", False) else "pre")
+    return decoder_tree(DecoderShape(**shape, order="post" if own.flag("post_norm", False) else "pre"))
