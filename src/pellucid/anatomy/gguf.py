@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from pellucid.anatomy.layers import indices, stack
 from pellucid.anatomy.tree import Attention, Embedding, Linear, Node, Norm, Visit, walk
 from pellucid.errors import PellucidError
 from pellucid.language import _
@@ -99,26 +100,32 @@ def types(tree: Node, kind: str) -> dict[str, int]:
     Raises:
         PellucidError: when the network reads no text.
     """
-    visits = list(walk(tree))
-    if not any(isinstance(v.leaf, Embedding) and v.positions == "token" for v in visits):
+    every = list(walk(tree))
+    visits = [visit for visit in every if isinstance(visit.positions, str)]
+    if not any(isinstance(visit.leaf, Embedding) for visit in visits):
         raise PellucidError(_("A file of the kind {kind} holds language models: this network has no table of tokens."))
-    layers = {prefix: _layers(prefix, visits) for prefix in map(_prefix, visits)}
+    layers = indices(every)
     routers = [v.leaf.outputs for v in visits if isinstance(v.leaf, Linear) and v.path.endswith(".router")]
     asked = Asked(
-        layers=len(set().union(*layers.values())),
+        layers=len({layer for visit in visits if stack(visit) for layer in layers[stack(visit)]}),
         shared=max((v.leaf.heads // v.leaf.kv_heads for v in visits if isinstance(v.leaf, Attention)), default=1),
         experts=max(routers, default=0),
     )
     tied = {visit.leaf.tied_to for visit in visits if isinstance(visit.leaf, Linear)}
     fused = any(isinstance(visit.leaf, Norm) and visit.leaf.shift for visit in visits)
     counts: dict[str, int] = {}
-    for visit in visits:
-        own = layers[_prefix(visit)]
+    for visit in every:
+        own = layers[stack(visit)]
         for role, row, numbers in _tensors(visit, tied, fused):
             for layer in own:
-                name = _type(kind, role, row, layer, asked)
+                name = _type(kind, role, row, layer, asked) if isinstance(visit.positions, str) else _apart(kind, role)
                 counts[name] = counts.get(name, 0) + numbers * visit.copies // len(own)
     return {name: numbers for name, numbers in counts.items() if numbers}
+
+
+def _apart(kind: str, role: str) -> str:
+    """The type of a tensor that reads pictures: those have a file of their own, at 16 bits."""
+    return "F32" if role == "plain" or kind == "F32" else "F16"
 
 
 def _tensors(visit: Visit, tied: set[str | None], fused: bool) -> Iterator[tuple[str, int, int]]:
@@ -171,16 +178,3 @@ def _ruled(rules: str, layer: int, asked: Asked) -> str:
     }
     pairs = (rule.rpartition(" ") for rule in rules.split(", "))
     return next((name for where, _space, name in pairs if holds[where]), "")
-
-
-def _prefix(visit: Visit) -> str:
-    """What layers it belongs to: "blocks[0:3]", or "" outside of layers."""
-    return visit.path.partition(".*")[0] if ".*" in visit.path else ""
-
-
-def _layers(prefix: str, visits: list[Visit]) -> list[int]:
-    """The indices of the layers of that prefix."""
-    slices = prefix.partition("[")[2].rstrip("]")
-    if slices:
-        return [n for run in slices.split(",") for n in range(*map(int, run.split(":")))]
-    return list(range(min(visit.copies for visit in visits if _prefix(visit) == prefix)))
