@@ -12,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pellucid.checkpoints.headers import INDEX, TENSORS
+from pellucid.checkpoints.json_file import read_json
 from pellucid.errors import PellucidError
 from pellucid.language import _
 
-TENSORS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -88,38 +88,6 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[s
         _order_metadata(temporary)
 
     _write_whole(Path(path), write)
-
-
-def read_json(path: str | Path) -> dict[str, Any]:
-    """The JSON object in `path`.
-
-    Raises:
-        PellucidError: when it cannot be read or is no JSON object.
-    """
-    path = Path(path)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PellucidError(
-            _("There is no {name} here.").format(name=path.name),
-            str(path.parent),
-            _("Name the folder of a trained model."),
-        ) from None
-    except OSError as error:
-        raise PellucidError(
-            _("{name} cannot be read: {why}.").format(name=path.name, why=error.strerror), str(path)
-        ) from error
-    except ValueError as error:  # no UTF-8, no JSON
-        raise PellucidError(
-            _("{name} is damaged: {why}.").format(name=path.name, why=error), str(path), _("Copy or download it again.")
-        ) from error
-    if not isinstance(found, dict):
-        raise PellucidError(
-            _("{name} is damaged: {why}.").format(name=path.name, why=_("it holds no JSON object")),
-            str(path),
-            _("Copy or download it again."),
-        )
-    return found
 
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:

@@ -4,18 +4,21 @@ Every length in the file is checked against the file's own before anything is re
 numbers are decoded by the package `gguf`. Source: the format's specification, docs/gguf.md in the repository of ggml.
 """
 
+from __future__ import annotations
+
 import math
 import mmap
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pellucid.errors import PellucidError
 from pellucid.language import _
+
+if TYPE_CHECKING:  # headers are read without
+    import numpy as np
 
 T = TypeVar("T")
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # for struct
@@ -77,6 +80,8 @@ class GGUFFile:
         Raises:
             PellucidError: when they are of a quantised kind that cannot be decoded.
         """
+        import numpy as np
+
         tensor = self.tensors[name]
         raw = np.frombuffer(self._data, np.uint8, tensor.size, tensor.offset)
         if tensor.kind == F32:
