@@ -97,6 +97,13 @@ VIT = PICTURES | {
     "qkv_bias": True,
     "pooler_act": "tanh",
 }
+CONVNEXT = PICTURES | {
+    "patch_size": 4,
+    "hidden_sizes": [96, 192, 384, 768],
+    "depths": [3, 3, 9, 3],
+    "hidden_act": "gelu",
+}
+MOBILENET = PICTURES | {"depth_multiplier": 1.0, "min_depth": 8, "hidden_act": "relu6"}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "albert": BERT
     | {
@@ -130,14 +137,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_act": "quick_gelu",
     },
     "clip_vision_model": TOWER,
-    "convnext": PICTURES
-    | {
-        "patch_size": 4,
-        "hidden_sizes": [96, 192, 384, 768],
-        "depths": [3, 3, 9, 3],
-        "hidden_act": "gelu",
-        "layer_scale_init_value": 1e-6,
-    },
+    "convnext": CONVNEXT | {"layer_scale_init_value": 1e-6},
+    "convnextv2": CONVNEXT,
     "deepseek_v2": DEEPSEEK
     | {
         "vocab_size": 102400,
@@ -161,6 +162,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "first_k_dense_replace": 3,
     },
     "deit": VIT,
+    "dinov2": VIT | {"patch_size": 14, "mlp_ratio": 4, "use_swiglu_ffn": False, "use_mask_token": True},
     "distilbert": {
         "vocab_size": 30522,
         "max_position_embeddings": 512,
@@ -281,16 +283,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "mistral": MISTRAL | {"sliding_window": 4096},
     "mixtral": MISTRAL | {"num_local_experts": 8, "num_experts_per_tok": 2},
-    "mobilenet_v2": PICTURES
+    "mobilenet_v1": MOBILENET | {"classifier_dropout_prob": 0.999},
+    "mobilenet_v2": MOBILENET
     | {
-        "depth_multiplier": 1.0,
         "depth_divisible_by": 8,
-        "min_depth": 8,
         "expand_ratio": 6.0,
         "output_stride": 32,
         "first_layer_is_expansion": True,
         "finegrained_output": True,
-        "hidden_act": "relu6",
         "classifier_dropout_prob": 0.8,
     },
     "mpt": {
@@ -360,6 +360,16 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_experts": 128,
         "num_experts_per_tok": 8,
         "moe_intermediate_size": 768,
+    },
+    "regnet": PICTURES
+    | {
+        "embedding_size": 32,
+        "hidden_sizes": [128, 192, 512, 1088],
+        "depths": [2, 6, 12, 2],
+        "groups_width": 64,
+        "layer_type": "y",
+        "hidden_act": "relu",
+        "downsample_in_first_stage": True,
     },
     "resnet": PICTURES
     | {

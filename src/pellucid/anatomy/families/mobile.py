@@ -1,4 +1,4 @@
-"""Networks of inverted residuals: MobileNetV2 and V3, EfficientNet."""
+"""Networks for small machines, which look around channel by channel: MobileNets and EfficientNet."""
 
 from math import ceil
 
@@ -6,6 +6,25 @@ from pellucid.anatomy.families.fields import Fields
 from pellucid.anatomy.families.flow import Flow, classify, labels, picture
 from pellucid.anatomy.tree import Sequence
 from pellucid.language import _
+
+
+def mobilenet_v1(fields: Fields) -> Sequence:
+    """MobileNet (Howard et al. 2017, table 1), in Hugging Face's fields."""
+    factor, least, function = fields.positive("depth_multiplier"), fields.size("min_depth"), fields.name("hidden_act")
+    rows = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
+
+    def width(channels: int) -> int:
+        return max(int(channels * factor), least)
+
+    def block(flow: Flow, row: tuple[int, int]) -> None:
+        outputs, stride = row
+        flow.conv_norm("depthwise", flow.channels, 3, stride, groups=flow.channels, activation=function)
+        flow.conv_norm("pointwise", width(outputs), 1, activation=function)
+
+    flow = picture(fields)
+    flow.conv_norm("stem", width(32), 3, stride=2, activation=function)
+    flow.blocks("block", rows, block)
+    return classify(flow, labels(fields), fields.rate("classifier_dropout_prob"))
 
 
 def mobilenet_v2(fields: Fields) -> Sequence:

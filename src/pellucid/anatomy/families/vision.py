@@ -125,6 +125,33 @@ def resnet(fields: Fields) -> Sequence:
     return classify(flow, classes)
 
 
+def regnet(fields: Fields) -> Sequence:
+    """RegNet X and Y (Radosavovic et al. 2020): a residual block of one width, in groups; Y squeezes too."""
+    depths, function = fields.sizes("depths"), fields.activation("hidden_act")
+    widths = fields.sizes("hidden_sizes", len(depths))
+    squeezes, group_width = fields.name("layer_type", "x", "y") == "y", fields.size("groups_width")
+
+    def block(flow: Flow, setting: tuple[int, int]) -> None:
+        width, stride = setting
+        source = flow.fork()
+        flow.conv_norm("conv1", width, 1, activation=function)
+        flow.conv_norm("conv2", width, 3, stride, groups=max(1, width // group_width), activation=function)
+        if squeezes:
+            flow.squeeze_excite("squeeze_excite", max(1, round(source.channels / 4)))
+        flow.conv_norm("conv3", width, 1, activation=None)
+        if stride != 1 or source.channels != width:
+            source.conv_norm("shortcut", width, 1, stride, activation=None)
+            flow.parts += source.parts
+        flow.activation("activation", function)
+
+    flow = picture(fields)
+    flow.conv_norm("stem", fields.size("embedding_size"), 3, stride=2, activation=function)
+    for n, (depth, width) in enumerate(zip(depths, widths, strict=True), 1):
+        first = 2 if n > 1 or fields.flag("downsample_in_first_stage") else 1
+        flow.blocks(f"stage{n}", [(width, stride) for stride in (first, *[1] * (depth - 1))], block)
+    return classify(flow, labels(fields))
+
+
 def densenet(fields: Fields) -> Sequence:
     """DenseNet-BC (Huang et al. 2016, table 1): a layer reads all before it in its block, and adds a few channels."""
     growth, squeezed = fields.size("growth_rate"), fields.size("bn_size", 4)
@@ -158,10 +185,10 @@ def densenet(fields: Fields) -> Sequence:
 
 
 def convnext(fields: Fields) -> Sequence:
-    """ConvNeXt (Liu et al. 2022, figure 4)."""
+    """ConvNeXt (Liu et al. 2022, figure 4), and V2 (Woo et al. 2023, figure 5), which norms in place of its scale."""
     depths = fields.sizes("depths")
     widths = fields.sizes("hidden_sizes", len(depths))
-    is_scaled = fields.rate("layer_scale_init_value") > 0
+    is_scaled, is_second = fields.rate("layer_scale_init_value") > 0, fields.name("model_type") == "convnextv2"
     function = fields.activation("hidden_act")
 
     def block(flow: Flow, width: int) -> None:
@@ -169,6 +196,8 @@ def convnext(fields: Fields) -> Sequence:
         flow.layer_norm("norm")
         flow.convolution("wide", 4 * width, 1)
         flow.activation("activation", function)
+        if is_second:
+            flow.layer_norm("response_norm")
         flow.convolution("narrow", width, 1)
         if is_scaled:
             flow.add("scale", Lone((width,)), "convolution")

@@ -1,4 +1,4 @@
-"""Transformers that see: ViT, DeiT and Swin, in Hugging Face's fields."""
+"""Transformers that see: ViT, DeiT, DINOv2 and Swin, in Hugging Face's fields."""
 
 from math import ceil
 
@@ -13,14 +13,9 @@ def vit(fields: Fields) -> Sequence:
 
     DeiT (Touvron et al. 2020) has a token more, which learns from a teacher's answers.
     """
-    width, patch = fields.size("hidden_size"), fields.size("patch_size")
-    extra = ["class_token", "distillation_token"][: 2 if fields.content.get("model_type") == "deit" else 1]
-    flow = picture(fields)
-    flow.convolution("patches", width, patch, patch, padding=0, kind="embedding")
-    for name in extra:
-        flow.add(name, Lone((width,)), "embedding")
-    tokens = flow.height * flow.width + len(extra)
-    flow.add("positions", Embedding(tokens, width), "embedding", tokens)
+    is_deit = fields.name("model_type") == "deit"
+    flow, tokens = _tokens(fields, "class_token", *["distillation_token"] * is_deit)
+    width = flow.channels
     block = _block(fields, width, fields.size("num_attention_heads"), fields.size("intermediate_size"))
     flow.add("blocks", Repeat(fields.size("num_hidden_layers"), block), positions=tokens)
     flow.add("norm", Norm(width, shift=True), "norm", tokens)
@@ -34,6 +29,38 @@ def vit(fields: Fields) -> Sequence:
         flow.add("pooler", Linear(width, pooled), "head")
         flow.add("pooler_activation", Activation(fields.activation("pooler_act"), pooled), "head")
     return flow.tree
+
+
+def dinov2(fields: Fields) -> Sequence:
+    """DINOv2 (Oquab et al. 2023): a ViT whose branches are scaled.
+
+    A mask token stands for patches that are hidden in training. Classes are read from the class token and the patches'
+    mean side by side.
+    """
+    flow, tokens = _tokens(fields, "class_token", *["mask_token"] * fields.flag("use_mask_token"))
+    width, gated = flow.channels, fields.flag("use_swiglu_ffn")
+    d_ff = int(width * fields.positive("mlp_ratio"))
+    if gated:
+        d_ff = ceil(int(d_ff * 2 / 3) / 8) * 8
+    block = _block(fields, width, fields.size("num_attention_heads"), d_ff, gated=gated, scaled=True)
+    flow.add("blocks", Repeat(fields.size("num_hidden_layers"), block), positions=tokens)
+    flow.add("norm", Norm(width, shift=True), "norm", tokens)
+    classes = labels(fields)
+    if classes is not None:
+        flow.add("head", Linear(2 * width, classes), "head")
+    return flow.tree
+
+
+def _tokens(fields: Fields, *extra: str) -> tuple[Flow, int]:
+    """A picture as patches, tokens of its own beside them, and their positions; and how many vectors that makes."""
+    width, patch = fields.size("hidden_size"), fields.size("patch_size")
+    flow = picture(fields)
+    flow.convolution("patches", width, patch, patch, padding=0, kind="embedding")
+    for name in extra:
+        flow.add(name, Lone((width,)), "embedding")
+    tokens = flow.height * flow.width + sum(name != "mask_token" for name in extra)
+    flow.add("positions", Embedding(tokens, width), "embedding", tokens)
+    return flow, tokens
 
 
 def swin(fields: Fields) -> Sequence:
@@ -54,7 +81,7 @@ def swin(fields: Fields) -> Sequence:
             _merge(flow, f"merge{n}")
         width, places = flow.channels, flow.height * flow.width
         padded = ceil(flow.height / window) * ceil(flow.width / window) * window**2
-        block = _block(fields, width, n_heads, int(ratio * width), window, padded)
+        block = _block(fields, width, n_heads, int(ratio * width), window=window, padded=padded)
         flow.add(f"stage{n}", Repeat(depth, block), positions=places)
     flow.layer_norm("norm")
     flow.pool_to("pool", 1)
@@ -74,16 +101,22 @@ def _merge(flow: Flow, name: str) -> None:
 
 
 def _block(
-    fields: Fields, width: int, heads: int, d_ff: int, window: int | None = None, padded: int | None = None
+    fields: Fields,
+    width: int,
+    heads: int,
+    d_ff: int,
+    gated: bool = False,
+    scaled: bool = False,
+    window: int | None = None,
+    padded: int | None = None,
 ) -> Sequence:
-    """A transformer's block that normalises first.
+    """A transformer's block that normalises first; where `scaled`, what it adds is scaled by the channel.
 
     With a `window` each place sees the window² around it, a table says what each distance adds to the scores, and there
     are so many places once the picture is `padded` to whole windows.
     """
     if width % heads:
         fields.refuse("hidden_size" if window is None else "embed_dim", _("Give a multiple of the number of heads."))
-    dropout = fields.rate("hidden_dropout_prob")
     split = (("query", width), ("key", width), ("value", width))
     attention = [Part("qkv", Linear(width, 3 * width, fields.flag("qkv_bias"), parts=split))]
     if window is not None:
@@ -91,14 +124,17 @@ def _block(
     keys = None if window is None else window**2
     attention.append(Part("product", Attention(heads, heads, width // heads, keys=keys, causal=False)))
     attention.append(Part("output", Linear(width, width)))
-    feed_forward = [
-        Part("up", Linear(width, d_ff)),
-        Part("activation", Activation(fields.activation("hidden_act"), d_ff)),
-        Part("down", Linear(d_ff, width)),
-    ]
-    if dropout:
-        attention.append(Part("dropout", Dropout(width, dropout)))
-        feed_forward.append(Part("dropout", Dropout(width, dropout)))
+    if gated:
+        up = Part("gate_up", Linear(width, 2 * d_ff, parts=(("gate", d_ff), ("up", d_ff))))
+    else:
+        up = Part("up", Linear(width, d_ff))
+    activation = Activation("silu" if gated else fields.activation("hidden_act"), d_ff, gated)
+    feed_forward = [up, Part("activation", activation), Part("down", Linear(d_ff, width))]
+    for branch in (attention, feed_forward):
+        if dropout := fields.rate("hidden_dropout_prob"):
+            branch.append(Part("dropout", Dropout(width, dropout)))
+        if scaled:
+            branch.append(Part("scale", Lone((width,))))
     return Sequence(
         (
             Part("attention_norm", Norm(width, shift=True), "norm"),
