@@ -12,6 +12,7 @@ from pellucid.anatomy.tree import (
     Dropout,
     Embedding,
     Linear,
+    Lone,
     Node,
     Norm,
     Part,
@@ -30,6 +31,7 @@ class Experts:
     shared_d_ff: int = 0  # of the experts that every token goes through, side by side
     shared_gate: bool = False  # Qwen2-MoE: one more neuron says how much of the shared expert is added
     router_bias: bool = False  # DeepSeek-V3: balances the load; moved by a rule, not by gradients
+    biased_router: bool = False  # its choice is a dense layer with bias (gpt-oss)
     layers: tuple[bool, ...] | None = None  # which layers are mixtures; None: all
 
 
@@ -69,6 +71,7 @@ class DecoderShape:
     ff_bias: bool = False
     head_bias: bool = False
     qk_norm: bool | str = False  # norms of each head's queries and keys; "full": a scale for every entry of all heads
+    sinks: bool = False  # each head may attend to nothing: one learnt score (gpt-oss)
     tied: bool = True
     sliding_windows: tuple[int | None, ...] | None = None  # per layer; None: every layer sees the whole context
     dropout: float = 0.0
@@ -155,6 +158,8 @@ def _attention(shape: DecoderShape, window: int | None) -> Sequence:
         product = Attention(
             shape.n_heads, shape.n_kv_heads, shape.head_dim, window, rotated, normed=bool(shape.qk_norm)
         )
+        if shape.sinks:
+            parts.append(Part("sinks", Lone((shape.n_heads,))))
         parts.append(Part("product", product))
         value_dim = shape.head_dim
     parts.append(Part("output", Linear(shape.n_heads * value_dim, shape.d_model, shape.output_bias)))
@@ -208,7 +213,7 @@ def _experts(shape: DecoderShape) -> Sequence:
     """The router, the experts that it chooses from, and those that every token meets."""
     experts = shape.experts
     assert experts is not None
-    parts: list[Part] = [Part("router", Linear(shape.d_model, experts.n, bias=False))]
+    parts: list[Part] = [Part("router", Linear(shape.d_model, experts.n, experts.biased_router))]
     if experts.router_bias:
         parts.append(Part("router_bias", Buffer((experts.n,))))
     child: Node = _feed_forward(shape, experts.d_ff)

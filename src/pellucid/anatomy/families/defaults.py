@@ -1,4 +1,7 @@
-"""What Hugging Face's configuration classes fill in for fields that a `config.json` leaves out (transformers 5.23)."""
+"""What fields are that a configuration leaves out: as in Hugging Face's own classes (transformers 5.23).
+
+For networks that see and that the hub has not, as in torchvision's builders (0.29).
+"""
 
 from typing import Any
 
@@ -103,7 +106,20 @@ CONVNEXT = PICTURES | {
     "depths": [3, 3, 9, 3],
     "hidden_act": "gelu",
 }
+BUILT = PICTURES | {"num_classes": 1000}
 MOBILENET = PICTURES | {"depth_multiplier": 1.0, "min_depth": 8, "hidden_act": "relu6"}
+T5 = {
+    "vocab_size": 32128,
+    "d_model": 512,
+    "d_kv": 64,
+    "d_ff": 2048,
+    "num_layers": 6,
+    "num_heads": 8,
+    "relative_attention_num_buckets": 32,
+    "feed_forward_proj": "relu",
+    "dropout_rate": 0.1,
+    "tie_word_embeddings": True,
+}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "albert": BERT
     | {
@@ -117,6 +133,20 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_act": "gelu_new",
         "hidden_dropout_prob": 0.0,
     },
+    "bart": {
+        "vocab_size": 50265,
+        "max_position_embeddings": 1024,
+        "d_model": 1024,
+        "encoder_layers": 12,
+        "encoder_attention_heads": 16,
+        "encoder_ffn_dim": 4096,
+        "decoder_layers": 12,
+        "decoder_attention_heads": 16,
+        "decoder_ffn_dim": 4096,
+        "activation_function": "gelu",
+        "dropout": 0.1,
+    },
+    "alexnet": BUILT | {"groups": [1, 1, 1, 1, 1]},
     "bert": BERT,
     "bloom": {
         "vocab_size": 250880,
@@ -139,6 +169,17 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "clip_vision_model": TOWER,
     "convnext": CONVNEXT | {"layer_scale_init_value": 1e-6},
     "convnextv2": CONVNEXT,
+    "cohere": LLAMA
+    | {
+        "vocab_size": 256000,
+        "hidden_size": 8192,
+        "intermediate_size": 22528,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 64,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+        "use_qk_norm": False,
+    },
     "deepseek_v2": DEEPSEEK
     | {
         "vocab_size": 102400,
@@ -162,6 +203,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "first_k_dense_replace": 3,
     },
     "deit": VIT,
+    "dense": {"bias": True, "activation": "relu", "output_activation": "linear"},
+    "densenet": BUILT | {"growth_rate": 32, "block_config": [6, 12, 24, 16], "num_init_features": 64, "bn_size": 4},
     "dinov2": VIT | {"patch_size": 14, "mlp_ratio": 4, "use_swiglu_ffn": False, "use_mask_token": True},
     "distilbert": {
         "vocab_size": 30522,
@@ -217,7 +260,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "gemma2": GEMMA,
     "gemma3": {},
     "gemma3_text": GEMMA | {"vocab_size": 262208, "max_position_embeddings": 131072, "sliding_window_pattern": 6},
+    "googlenet": BUILT | {"aux_logits": True},
     "gpt2": GPT,
+    "gpt_bigcode": GPT | {"activation_function": "gelu_pytorch_tanh", "multi_query": True},
     "gpt_neo": {
         "vocab_size": 50257,
         "max_position_embeddings": 2048,
@@ -241,6 +286,21 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "use_parallel_residual": True,
         "attention_bias": True,
     },
+    "gpt_oss": LLAMA
+    | {
+        "vocab_size": 201088,
+        "hidden_size": 2880,
+        "intermediate_size": 2880,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "num_local_experts": 128,
+        "num_experts_per_tok": 4,
+        "sliding_window": 128,
+        "max_position_embeddings": 131072,
+        "attention_bias": True,
+    },
     "gptj": GPT
     | {
         "vocab_size": 50400,
@@ -252,7 +312,39 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "embd_pdrop": 0.0,
         "tie_word_embeddings": False,
     },
+    "granite": LLAMA,
+    "inception_v3": BUILT | {"image_size": 299, "aux_logits": True},
+    "lenet-5": {"num_channels": 1, "image_size": 32},
     "llama": LLAMA,
+    "llama4_text": LLAMA
+    | {
+        "vocab_size": 202048,
+        "hidden_size": 5120,
+        "intermediate_size": 8192,
+        "intermediate_size_mlp": 16384,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "num_local_experts": 16,
+        "num_experts_per_tok": 1,
+        "interleave_moe_layer_step": 1,
+        "no_rope_layer_interval": 4,
+        "attention_chunk_size": 8192,
+        "max_position_embeddings": 131072,
+    },
+    "llama4_vision_model": TOWER
+    | {
+        "num_hidden_layers": 34,
+        "num_attention_heads": 16,
+        "intermediate_size": 5632,
+        "image_size": 448,
+        "patch_size": 14,
+        "hidden_act": "gelu",
+        "projector_input_dim": 4096,
+        "projector_output_dim": 4096,
+        "vision_output_dim": 7680,
+    },
     "mamba": {
         "vocab_size": 50280,
         "hidden_size": 768,
@@ -281,6 +373,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "share_encoder_decoder_embeddings": True,
         "tie_word_embeddings": True,
     },
+    "minicpm": LLAMA,
     "mistral": MISTRAL | {"sliding_window": 4096},
     "mixtral": MISTRAL | {"num_local_experts": 8, "num_experts_per_tok": 2},
     "mobilenet_v1": MOBILENET | {"classifier_dropout_prob": 0.999},
@@ -293,6 +386,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "finegrained_output": True,
         "classifier_dropout_prob": 0.8,
     },
+    "mobilenet_v3": BUILT,
     "mpt": {
         "vocab_size": 50368,
         "d_model": 2048,
@@ -302,6 +396,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "max_seq_len": 2048,
         "no_bias": True,
         "tie_word_embeddings": True,
+    },
+    "mt5": T5
+    | {
+        "vocab_size": 250112,
+        "d_ff": 1024,
+        "num_layers": 8,
+        "num_heads": 6,
+        "feed_forward_proj": "gated-gelu",
     },
     "nanogpt": {
         "block_size": 1024,
@@ -314,6 +416,17 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "olmo": LLAMA | {"vocab_size": 50304},
     "olmo2": LLAMA | {"vocab_size": 50304},
+    "olmoe": LLAMA
+    | {
+        "vocab_size": 50304,
+        "hidden_size": 2048,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 16,
+        "max_position_embeddings": 4096,
+        "num_experts": 64,
+        "num_experts_per_tok": 8,
+    },
     "openai-gpt": GPT | {"vocab_size": 40478, "n_positions": 512, "afn": "gelu"},
     "opt": {
         "vocab_size": 50272,
@@ -381,8 +494,20 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "downsample_in_first_stage": False,
         "downsample_in_bottleneck": False,
     },
+    "resnext": BUILT | {"groups": 1, "width_per_group": 64},
     "roberta": BERT | {"vocab_size": 50265},
     "siglip_vision_model": TOWER | {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh"},
+    "smollm3": LLAMA
+    | {
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 32768,
+        "tie_word_embeddings": True,
+    },
+    "squeezenet": BUILT | {"version": "1_0"},
     "stablelm": LLAMA
     | {
         "vocab_size": 50304,
@@ -406,18 +531,21 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_act": "gelu",
         "use_absolute_embeddings": False,
     },
-    "t5": {
-        "vocab_size": 32128,
-        "d_model": 512,
-        "d_kv": 64,
-        "d_ff": 2048,
-        "num_layers": 6,
-        "num_heads": 8,
-        "relative_attention_num_buckets": 32,
-        "feed_forward_proj": "relu",
-        "dropout_rate": 0.1,
+    "starcoder2": LLAMA
+    | {
+        "vocab_size": 49152,
+        "hidden_size": 3072,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 24,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "hidden_act": "gelu_pytorch_tanh",
+        "use_bias": True,
         "tie_word_embeddings": True,
     },
+    "t5": T5,
+    "vgg": BUILT,
     "vit": VIT,
     "whisper": {
         "vocab_size": 51865,

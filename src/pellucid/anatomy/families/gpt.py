@@ -34,6 +34,17 @@ def gptj(fields: Fields) -> Sequence:
     )
 
 
+def gpt_bigcode(fields: Fields) -> Sequence:
+    """SantaCoder, StarCoder (Li et al. 2023): GPT-2 whose heads share one key and value."""
+    return _openai(
+        fields,
+        n_kv_heads=1 if fields.flag("multi_query") else fields.size("n_head"),
+        d_ff=_inner(fields, "n_inner"),
+        activation=fields.activation("activation_function"),
+        dropout=_dropout(fields),
+    )
+
+
 def nanogpt(fields: Fields) -> Sequence:
     """nanoGPT's own configuration: GPT-2, where wanted without any bias and shift."""
     return _openai(

@@ -52,6 +52,31 @@ def qwen3_moe(fields: Fields) -> Sequence:
     return _llama(fields, **_biases(fields), qk_norm=True, sliding_windows=windows, experts=experts)
 
 
+def gpt_oss(fields: Fields) -> Sequence:
+    """gpt-oss (OpenAI 2025): biases everywhere, heads that may attend to nothing; every other layer has a window."""
+    experts = _experts(fields, "num_local_experts", fields.size("intermediate_size"), biased_router=True)
+    windows = _windows(fields, lambda n: n % 2 == 0)
+    return _llama(fields, **_biases(fields), ff_bias=True, sinks=True, sliding_windows=windows, experts=experts)
+
+
+def llama4_text(fields: Fields) -> Sequence:
+    """Llama 4 (Meta 2025), its language model: one expert is chosen, one meets all; 3 layers of 4 see a chunk."""
+    n_layers, step = fields.size("num_hidden_layers"), fields.size("interleave_moe_layer_step")
+    d_ff, every = fields.size("intermediate_size"), fields.size("no_rope_layer_interval")
+    mixtures = _listed(fields, "moe_layers") or range(step - 1, n_layers, step)
+    experts = _experts(
+        fields,
+        "num_local_experts",
+        d_ff,
+        tuple(n in mixtures for n in range(n_layers)),
+        shared_d_ff=d_ff,
+    )
+    chunk = fields.size("attention_chunk_size") if "attention_chunk_size" in fields else None
+    windows = tuple(chunk if (n + 1) % every else None for n in range(n_layers))
+    d_ff = fields.size("intermediate_size_mlp")
+    return _llama(fields, **_biases(fields), d_ff=d_ff, sliding_windows=windows, experts=experts)
+
+
 def gemma(fields: Fields) -> Sequence:
     """Gemma (Gemma team 2024)."""
     return _llama(fields, **_biases(fields))
@@ -102,6 +127,24 @@ def olmo(fields: Fields) -> Sequence:
 def olmo2(fields: Fields) -> Sequence:
     """OLMo 2 (Team OLMo 2024): norms after each part, inside the branch; queries and keys are normed whole."""
     return _llama(fields, **_biases(fields), order="after", qk_norm="full")
+
+
+def olmoe(fields: Fields) -> Sequence:
+    """OLMoE (Muennighoff et al. 2024)."""
+    experts = _experts(fields, "num_experts", fields.size("intermediate_size"))
+    return _llama(fields, **_biases(fields), qk_norm="full", experts=experts)
+
+
+def cohere(fields: Fields) -> Sequence:
+    """Command R (Cohere 2024): side by side behind one norm, which has no shift."""
+    norm = fields.flag("use_qk_norm") and "full"
+    return _llama(fields, **_biases(fields), norm="scale", order="parallel", qk_norm=norm)
+
+
+def starcoder2(fields: Fields) -> Sequence:
+    """StarCoder2 (Lozhkov et al. 2024): GPT's choices with grouped keys, and rotation for positions."""
+    bias = dict.fromkeys(("qkv_bias", "output_bias", "ff_bias"), fields.flag("use_bias"))
+    return _llama(fields, norm="layer", gated=False, **bias, sliding_windows=_windows(fields, lambda n: True))
 
 
 def stablelm(fields: Fields) -> Sequence:
@@ -193,10 +236,13 @@ def _experts(
 
 def _sparse_layers(fields: Fields) -> tuple[bool, ...]:
     """Every `decoder_sparse_step`th layer is a mixture, but for those in `mlp_only_layers`."""
-    step, dense = fields.size("decoder_sparse_step"), fields.content.get("mlp_only_layers") or []
-    if not isinstance(dense, list):
-        fields.refuse("mlp_only_layers", _("Give a list of layers."))
+    step, dense = fields.size("decoder_sparse_step"), _listed(fields, "mlp_only_layers")
     return tuple((n + 1) % step == 0 and n not in dense for n in range(fields.size("num_hidden_layers")))
+
+
+def _listed(fields: Fields, name: str) -> list[int]:
+    layers = fields.content.get(name) or []
+    return layers if isinstance(layers, list) else fields.refuse(name, _("Give a list of layers."))
 
 
 def _qwen_windows(fields: Fields) -> tuple[int | None, ...] | None:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pellucid.anatomy.families.blocks import BlockShape, block, norm_of
 from pellucid.anatomy.families.defaults import DEFAULTS
 from pellucid.anatomy.families.fields import Fields
-from pellucid.anatomy.families.llama import gemma3_text
-from pellucid.anatomy.tree import Convolution, Embedding, Linear, Lone, Norm, Part, Pool, Repeat, Sequence
+from pellucid.anatomy.families.llama import gemma3_text, llama4_text
+from pellucid.anatomy.tree import Activation, Convolution, Embedding, Linear, Lone, Norm, Part, Pool, Repeat, Sequence
 from pellucid.language import _
 
 
@@ -49,6 +49,29 @@ def gemma3(fields: Fields) -> Sequence:
             Part("vision", _tower(vision, class_token=False)),
             Part("projector", Sequence(projector), positions=tokens),
             Part("language", _below("language", gemma3_text(text))),
+        )
+    )
+
+
+def llama4(fields: Fields) -> Sequence:
+    """Llama 4 (Meta 2025): four neighbouring patches of a tower like CLIP's become one vector, read as a token."""
+    text = fields.under("text_config", DEFAULTS["llama4_text"])
+    vision = fields.under("vision_config", DEFAULTS["llama4_vision_model"])
+    tower, seen = _tower(vision, class_token=True), vision.size("projector_output_dim")
+    squeezed, read = vision.size("projector_input_dim"), vision.size("intermediate_size")
+    projector = (
+        Part("in", Linear(read, squeezed, bias=False)),
+        Part("activation", Activation("gelu", squeezed)),
+        Part("out", Linear(squeezed, seen, bias=False)),
+        Part("out_activation", Activation("gelu", seen)),
+        Part("projection", Linear(vision.size("vision_output_dim"), text.size("hidden_size"), bias=False)),
+    )
+    tokens = (vision.size("image_size") // vision.size("patch_size") // 2) ** 2
+    return Sequence(
+        (
+            Part("vision", tower),
+            Part("projector", Sequence(projector), "embedding", tokens),
+            Part("language", _below("language", llama4_text(text))),
         )
     )
 

@@ -13,6 +13,7 @@ from pellucid.anatomy.tree import (
     Linear,
     Lone,
     Node,
+    Norm,
     Part,
     Repeat,
     Sequence,
@@ -45,6 +46,20 @@ def marian(fields: Fields) -> Sequence:
         encoder=_stack(_side(fields, "encoder"), fields.size("encoder_layers"), [table, sines]),
         decoder=_stack(_side(fields, "decoder"), fields.size("decoder_layers"), [sines], source="source"),
         head=Linear(d_model, vocab_size, bias=False, tied_to=tied_to),
+    )
+    return Sequence((*tree.parts, Part("logits_bias", Buffer((vocab_size,)), "head", "token")))
+
+
+def bart(fields: Fields) -> Sequence:
+    """BART (Lewis et al. 2019): positions and a norm behind the embedding on both sides."""
+    vocab_size, d_model = fields.size("vocab_size"), fields.size("d_model")
+    table = Part("embedding", Embedding(vocab_size, d_model), "embedding")
+    positions = Part("positions", Embedding(fields.size("max_position_embeddings") + 2, d_model), "embedding")
+    front = [positions, Part("embedding_norm", Norm(d_model, shift=True), "norm")]
+    tree = _network(
+        encoder=_stack(_side(fields, "encoder"), fields.size("encoder_layers"), [table, *front]),
+        decoder=_stack(_side(fields, "decoder"), fields.size("decoder_layers"), front, source="source"),
+        head=Linear(d_model, vocab_size, bias=False, tied_to="encoder.embedding"),
     )
     return Sequence((*tree.parts, Part("logits_bias", Buffer((vocab_size,)), "head", "token")))
 
