@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from pellucid.anatomy import catalogue, compute, counts, families
+from pellucid.anatomy.tree import walk
 from pellucid.errors import PellucidError
 
 # Parameters, multiply-adds and neurons that run for one picture. All were compared with torchvision 0.29 where it has
@@ -101,6 +102,9 @@ def test_a_published_network_is_counted_to_the_last_digit(name):
     found = parameters.total, compute.forward(tree).total, counts.neurons(tree).active
     assert found == EXACT[name]
     assert sum(parameters.by_kind.values()) == sum(parameters.by_path.values()) == parameters.total
+    visits = list(walk(tree))
+    assert len({visit.path for visit in visits}) == len(visits)
+    assert all(visit.kind in counts.KINDS for visit in visits if visit.path != "input")
 
 
 def test_no_row_of_the_catalogue_is_left_out():
@@ -349,22 +353,22 @@ def test_other_heads_and_none(family, name):
 
 
 def test_resnet_50_is_the_same_from_either_librarys_fields():
-    theirs = {
-        "model_type": "resnet",
-        "embedding_size": 64,
-        "hidden_sizes": [256, 512, 1024, 2048],
-        "depths": [3, 4, 6, 3],
-        "layer_type": "bottleneck",
-        "id2label": {str(n): f"class {n}" for n in range(1000)},
-    }
-    assert families.describe(theirs) == described("resnet-50")
+    hub = catalogue.find("resnet-50").config
+    torchvision = {"model_type": "resnext", "block": "bottleneck", "layers": [3, 4, 6, 3]}
+    named = {"id2label": {str(n): f"class {n}" for n in range(1000)}}
+    assert families.describe(torchvision) == families.describe(hub)
+    assert families.describe(torchvision | {"model_type": "resnet"}) == families.describe(hub)
+    assert families.describe({"model_type": "resnet"} | named) == families.describe(hub)
 
 
 @pytest.mark.parametrize(
     ("name", "change", "field"),
     [
-        ("resnet-50", {"layers": [3, 4, 6]}, "layers"),
-        ("resnet-50", {"block": "wide"}, "block"),
+        ("resnet-50", {"depths": [3, 4, 6]}, "hidden_sizes"),
+        ("resnet-50", {"layer_type": "wide"}, "layer_type"),
+        ("resnext-50", {"layers": [3, 4, 6]}, "layers"),
+        ("resnext-50", {"block": "wide"}, "block"),
+        ("resnext-50", {"block": "basic"}, "block"),
         ("resnext-50", {"width_per_group": 0}, "width_per_group"),
         ("resnet-18", {"image_size": -1}, "image_size"),
         ("vgg-16", {"layers": [64, "N"]}, "layers"),

@@ -85,6 +85,7 @@ READERS = {  # by `model_type`: the module and the function that makes a tree of
     "regnet": "vision:regnet",
     "resnet": "vision:resnet",
     "resnext": "vision:resnext",
+    "resnext": "vision:resnext",
     "roberta": "masked:roberta",
     "smollm3": "llama:llama",
     "squeezenet": "inception:squeezenet",

@@ -107,6 +107,7 @@ CONVNEXT = PICTURES | {
     "hidden_act": "gelu",
 }
 BUILT = PICTURES | {"num_classes": 1000}
+BUILT = PICTURES | {"num_classes": 1000}
 MOBILENET = PICTURES | {"depth_multiplier": 1.0, "min_depth": 8, "hidden_act": "relu6"}
 T5 = {
     "vocab_size": 32128,
@@ -146,6 +147,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "activation_function": "gelu",
         "dropout": 0.1,
     },
+    "alexnet": BUILT | {"groups": [1, 1, 1, 1, 1]},
     "alexnet": BUILT | {"groups": [1, 1, 1, 1, 1]},
     "bert": BERT,
     "bloom": {
@@ -205,6 +207,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "deit": VIT,
     "dense": {"bias": True, "activation": "relu", "output_activation": "linear"},
     "densenet": BUILT | {"growth_rate": 32, "block_config": [6, 12, 24, 16], "num_init_features": 64, "bn_size": 4},
+    "dense": {"bias": True, "activation": "relu", "output_activation": "linear"},
+    "densenet": BUILT | {"growth_rate": 32, "block_config": [6, 12, 24, 16], "num_init_features": 64, "bn_size": 4},
     "dinov2": VIT | {"patch_size": 14, "mlp_ratio": 4, "use_swiglu_ffn": False, "use_mask_token": True},
     "distilbert": {
         "vocab_size": 30522,
@@ -261,6 +265,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "gemma3": {},
     "gemma3_text": GEMMA | {"vocab_size": 262208, "max_position_embeddings": 131072, "sliding_window_pattern": 6},
     "googlenet": BUILT | {"aux_logits": True},
+    "googlenet": BUILT | {"aux_logits": True},
     "gpt2": GPT,
     "gpt_bigcode": GPT | {"activation_function": "gelu_pytorch_tanh", "multi_query": True},
     "gpt_neo": {
@@ -313,6 +318,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "granite": LLAMA,
+    "inception_v3": BUILT | {"image_size": 299, "aux_logits": True},
+    "lenet-5": {"num_channels": 1, "image_size": 32},
     "inception_v3": BUILT | {"image_size": 299, "aux_logits": True},
     "lenet-5": {"num_channels": 1, "image_size": 32},
     "llama": LLAMA,
@@ -386,6 +393,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "finegrained_output": True,
         "classifier_dropout_prob": 0.8,
     },
+    "mobilenet_v3": BUILT,
     "mobilenet_v3": BUILT,
     "mpt": {
         "vocab_size": 50368,
@@ -495,6 +503,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "downsample_in_bottleneck": False,
     },
     "resnext": BUILT | {"groups": 1, "width_per_group": 64},
+    "resnext": BUILT | {"groups": 1, "width_per_group": 64},
     "roberta": BERT | {"vocab_size": 50265},
     "siglip_vision_model": TOWER | {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh"},
     "smollm3": LLAMA
@@ -507,6 +516,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 32768,
         "tie_word_embeddings": True,
     },
+    "squeezenet": BUILT | {"version": "1_0"},
     "squeezenet": BUILT | {"version": "1_0"},
     "stablelm": LLAMA
     | {
@@ -545,6 +555,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "t5": T5,
+    "vgg": BUILT,
     "vgg": BUILT,
     "vit": VIT,
     "whisper": {

@@ -40,6 +40,7 @@ class Flow:
     def __init__(self, channels: int, height: int, width: int, where: str = "") -> None:
         self.channels, self.height, self.width = channels, height, width
         self.where = where  # the configuration that errors name
+        self.kind = "convolution"  # of the last layer with weights: activations and the like count with it
         self.parts: list[Part] = []
 
     @property
@@ -82,6 +83,7 @@ class Flow:
         self.channels = outputs
         layer = Convolution(inputs, outputs, size, self.height, self.width, bias, groups, connections)
         self.add(name, layer, kind)
+        self.kind = kind
 
     def conv_norm(
         self,
@@ -111,7 +113,7 @@ class Flow:
         self.add(name, Norm(self.channels, shift=True), "norm", self.height * self.width)
 
     def activation(self, name: str, function: str) -> None:
-        self.add(name, Activation(function, prod(self.shape)))
+        self.add(name, Activation(function, prod(self.shape)), self.kind)
 
     def pool(
         self,
@@ -134,19 +136,19 @@ class Flow:
 
     def flatten(self, name: str = "flatten") -> None:
         self.channels, self.height, self.width = prod(self.shape), 1, 1
-        self.add(name, Reshape((self.channels,)))
+        self.add(name, Reshape((self.channels,)), self.kind)
 
     def dense(self, name: str, outputs: int, kind: str = "dense") -> None:
         self.add(name, Linear(self.channels, outputs), kind)
-        self.channels = outputs
+        self.channels, self.kind = outputs, kind
 
     def dropout(self, name: str, p: float) -> None:
-        self.add(name, Dropout(prod(self.shape), p))
+        self.add(name, Dropout(prod(self.shape), p), self.kind)
 
     def squeeze_excite(self, name: str, width: int, activation: str = "relu", gate: str = "sigmoid") -> None:
         """Each channel is scaled by what its mean and those of the others say (Hu et al. 2017, figure 3)."""
         side = Flow(self.channels, 1, 1, self.where)
-        side.add("pool", Pool("average", *side.shape))
+        side.add("pool", Pool("average", *side.shape), "convolution")
         side.convolution("squeeze", width, 1)
         side.activation("activation", activation)
         side.convolution("excite", self.channels, 1)
@@ -212,11 +214,11 @@ class Flow:
             )
 
 
-def picture(fields: Fields, channels: int = 3, side: int = 224) -> Flow:
+def picture(fields: Fields) -> Flow:
     """The picture that a network was made for: `image_size` is its side, or height and width."""
-    size = fields.content.get("image_size")
-    height, width = fields.sizes("image_size", 2) if isinstance(size, list) else (fields.size("image_size", side),) * 2
-    flow = Flow(fields.size("num_channels", channels), height, width, fields.where)
+    is_pair = isinstance(fields.content.get("image_size"), list)
+    height, width = fields.sizes("image_size", 2) if is_pair else (fields.size("image_size"),) * 2
+    flow = Flow(fields.size("num_channels"), height, width, fields.where)
     flow.input()
     return flow
 

@@ -17,7 +17,7 @@ GOOGLENET = {
 
 def googlenet(fields: Fields) -> Sequence:
     """GoogLeNet (Szegedy et al. 2014, table 1) with batch norm; its windows of 5 x 5 are 3 x 3 in torchvision."""
-    classes = fields.size("num_classes", 1000)
+    classes = fields.size("num_classes")
     flow = picture(fields)
     flow.conv_norm("conv1", 64, 7, stride=2)
     flow.pool("pool1", "max", 3, stride=2, round_up=True)
@@ -35,7 +35,7 @@ def googlenet(fields: Fields) -> Sequence:
         if name in ("3b", "4e"):
             size = 3 if name == "3b" else 2
             flow.pool(f"pool{name[0]}", "max", size, stride=2, round_up=True)
-        if name in ("4a", "4d") and fields.flag("aux_logits", default=True):
+        if name in ("4a", "4d") and fields.flag("aux_logits"):
             flow.training_only(f"auxiliary{name}", lambda side: _googlenet_auxiliary(side, classes))
     return classify(flow, classes, dropout=0.2)
 
@@ -52,8 +52,8 @@ def _googlenet_auxiliary(side: Flow, classes: int) -> None:
 
 def inception_v3(fields: Fields) -> Sequence:
     """Inception-v3 (Szegedy et al. 2015, table 1 and figures 5 to 7); blocks are named by their part of the network."""
-    classes = fields.size("num_classes", 1000)
-    flow = picture(fields, side=299)
+    classes = fields.size("num_classes")
+    flow = picture(fields)
     flow.conv_norm("conv1a", 32, 3, stride=2, padding=0)
     flow.conv_norm("conv2a", 32, 3, padding=0)
     flow.conv_norm("conv2b", 64, 3)
@@ -83,7 +83,7 @@ def inception_v3(fields: Fields) -> Sequence:
             seven_twice=_convolutions((n, 1), (n, (7, 1)), (n, (1, 7)), (n, (7, 1)), (192, (1, 7))),
             pooled=_convolutions((192, 1), pool="average"),
         )
-    if fields.flag("aux_logits", default=True):
+    if fields.flag("aux_logits"):
         flow.training_only("auxiliary", lambda side: _inception_auxiliary(side, classes))
     flow.branches(
         "mixed7a",
@@ -130,7 +130,7 @@ def squeezenet(fields: Fields) -> Sequence:
         if n in ((4, 8) if is_first else (3, 5)):
             flow.pool(f"pool{n}", "max", 3, stride=2, round_up=True)
     flow.dropout("dropout", 0.5)
-    flow.convolution("conv10", fields.size("num_classes", 1000), 1, kind="head")
+    flow.convolution("conv10", fields.size("num_classes"), 1, kind="head")
     flow.activation("relu10", "relu")
     return classify(flow, None)
 

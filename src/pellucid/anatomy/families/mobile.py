@@ -96,7 +96,7 @@ def mobilenet_v3(fields: Fields) -> Sequence:
     flow.dense("last_dense", fields.size("last_channel"))
     flow.activation("last_activation", "hard_swish")
     flow.dropout("dropout", 0.2)
-    flow.dense("head", fields.size("num_classes", 1000), "head")
+    flow.dense("head", fields.size("num_classes"), "head")
     return flow.tree
 
 

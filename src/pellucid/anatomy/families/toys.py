@@ -20,13 +20,13 @@ def dense(fields: Fields) -> Sequence:
     if not SHAPE.fullmatch(shape):
         fields.refuse("layers", _("Give widths with hyphens between them, such as 784-128-10."))
     widths = [int(width) for width in shape.split("-")]
-    has_bias = fields.flag("bias", default=True)
-    hidden = fields.name("activation", default="relu")
+    has_bias = fields.flag("bias")
+    hidden = fields.name("activation")
     layers = []
     for i, (inputs, outputs) in enumerate(pairwise(widths)):
         is_hidden = i < len(widths) - 2
         parts = [Part("linear", Linear(inputs, outputs, has_bias))]
-        function = hidden if is_hidden else fields.name("output_activation", default="linear")
+        function = hidden if is_hidden else fields.name("output_activation")
         if function != "linear":
             parts.append(Part("activation", Activation(function, outputs)))
         layers.append(Part(str(i), Sequence(tuple(parts)), "dense" if is_hidden else "head"))

@@ -5,6 +5,7 @@ which `image_size` is added. Part names follow the papers.
 """
 
 from pellucid.anatomy.families import ours
+from pellucid.anatomy.families.defaults import DEFAULTS
 from pellucid.anatomy.families.fields import Fields
 from pellucid.anatomy.families.flow import Flow, classify, labels, picture
 from pellucid.anatomy.tree import Activation, Input, Linear, Lone, Part, Sequence
@@ -21,7 +22,7 @@ def convnet(fields: Fields) -> Sequence:
     config = ConvNetConfig(channels, height, width, tuple(layers))
     parts = [Part("input", Input((channels, height, width))), *ours.convnet(config).parts]
     if "output_activation" in fields:
-        parts.append(Part("output_activation", Activation(fields.name("output_activation"), config.classes)))
+        parts.append(Part("output_activation", Activation(fields.name("output_activation"), config.classes), "head"))
     return Sequence(tuple(parts))
 
 
@@ -32,7 +33,7 @@ def lenet5(fields: Fields) -> Sequence:
     numbers to a drawing of its digit, which is fixed.
     """
     first, second, third = fields.sizes("channels", 3)
-    flow = picture(fields, channels=1)
+    flow = picture(fields)
     flow.convolution("C1", first, 5, padding=0)
     flow.activation("C1_activation", "tanh")
     flow.pool("S2", "average", 2, trained=True)
@@ -52,7 +53,7 @@ def lenet5(fields: Fields) -> Sequence:
 
 def alexnet(fields: Fields) -> Sequence:
     """AlexNet (Krizhevsky et al. 2012, figure 2): in 2012 three convolutions were split over two GPUs, as groups."""
-    channels, groups = fields.sizes("channels", 5), fields.sizes("groups", 5, default=(1,) * 5)
+    channels, groups = fields.sizes("channels", 5), fields.sizes("groups", 5)
     windows = ((11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
     flow = picture(fields)
     for n, (size, stride, padding) in enumerate(windows):
@@ -84,45 +85,81 @@ def vgg(fields: Fields) -> Sequence:
 
 
 def resnet(fields: Fields) -> Sequence:
-    """ResNet (He et al. 2015, table 1), ResNeXt (Xie et al. 2016) and wide ResNet, from either library's fields."""
-    if "layers" in fields or "block" in fields:  # torchvision's
-        bottleneck = fields.name("block", "basic", "bottleneck") == "bottleneck"
-        depths, stem, halve_first, early = fields.sizes("layers", 4), 64, False, False
-        groups, group_width = fields.size("groups", 1), fields.size("width_per_group", 64)
-        widths = [(4 if bottleneck else 1) * 64 * 2**n for n in range(4)]
-        inner = [groups * group_width * 2**n for n in range(4)]
-        classes: int | None = fields.size("num_classes", 1000)
-    else:
-        bottleneck = fields.name("layer_type", "basic", "bottleneck") == "bottleneck"
-        depths, stem, groups = fields.sizes("depths"), fields.size("embedding_size"), 1
-        widths = list(fields.sizes("hidden_sizes", len(depths)))
-        inner = [width // 4 for width in widths]
-        halve_first = fields.flag("downsample_in_first_stage")
-        early = fields.flag("downsample_in_bottleneck")
-        classes = labels(fields)
+    """ResNet (He et al. 2015, table 1), in Hugging Face's fields; with torchvision's it is read as `resnext`."""
+    if "layers" in fields or "block" in fields:
+        return resnext(Fields(DEFAULTS["resnext"] | fields.content, fields.where))
+    depths = fields.sizes("depths")
+    widths = fields.sizes("hidden_sizes", len(depths))
+    return _residual(
+        picture(fields),
+        is_deep=fields.name("layer_type", "basic", "bottleneck") == "bottleneck",
+        stem=fields.size("embedding_size"),
+        depths=depths,
+        widths=[(width, width // 4) for width in widths],
+        halves_first=fields.flag("downsample_in_first_stage"),
+        halves_early=fields.flag("downsample_in_bottleneck"),
+        function=fields.activation("hidden_act"),
+        classes=labels(fields),
+    )
+
+
+def resnext(fields: Fields) -> Sequence:
+    """ResNeXt (Xie et al. 2016, table 1), wide ResNets (Zagoruyko and Komodakis 2016) and ResNets, as torchvision's."""
+    is_deep = fields.name("block", "basic", "bottleneck") == "bottleneck"
+    inner = fields.size("groups") * fields.size("width_per_group")
+    if not is_deep and inner != 64:
+        fields.refuse("block", _("Give groups and width_per_group to blocks of the kind bottleneck only."))
+    return _residual(
+        picture(fields),
+        is_deep=is_deep,
+        stem=64,
+        depths=fields.sizes("layers", 4),
+        widths=[((256 if is_deep else 64) * 2**n, inner * 2**n) for n in range(4)],
+        groups=fields.size("groups"),
+        classes=fields.size("num_classes"),
+    )
+
+
+def _residual(
+    flow: Flow,
+    is_deep: bool,
+    stem: int,
+    depths: tuple[int, ...],
+    widths: list[tuple[int, int]],
+    classes: int | None,
+    groups: int = 1,
+    halves_first: bool = False,
+    halves_early: bool = False,
+    function: str = "relu",
+) -> Sequence:
+    """Stages of residual blocks, so many channels wide and, where a block `is_deep`, so many within it."""
 
     def block(flow: Flow, setting: tuple[int, int, int]) -> None:
-        outputs, narrow, stride = setting
+        width, inner, stride = setting
         source = flow.fork()
-        if bottleneck:
-            flow.conv_norm("conv1", narrow, 1, stride if early else 1)
-            flow.conv_norm("conv2", narrow, 3, 1 if early else stride, groups=groups)
-            flow.conv_norm("conv3", outputs, 1, activation=None)
+        if is_deep:
+            flow.conv_norm("conv1", inner, 1, stride if halves_early else 1)
+            flow.conv_norm("conv2", inner, 3, 1 if halves_early else stride, groups=groups)
+            flow.conv_norm("conv3", width, 1, activation=None)
         else:
-            flow.conv_norm("conv1", outputs, 3, stride)
-            flow.conv_norm("conv2", outputs, 3, activation=None)
-        if stride != 1 or source.channels != outputs:
-            source.conv_norm("shortcut", outputs, 1, stride, activation=None)
-            flow.parts += source.parts
-        flow.activation("activation", "relu")
+            flow.conv_norm("conv1", width, 3, stride)
+            flow.conv_norm("conv2", width, 3, activation=None)
+        _shortcut(flow, source, stride)
+        flow.activation("activation", function)
 
-    flow = picture(fields)
     flow.conv_norm("conv1", stem, 7, stride=2)
     flow.pool("pool1", "max", 3, stride=2, padding=1)
-    for n, (depth, outputs, narrow) in enumerate(zip(depths, widths, inner, strict=True)):
-        first = 2 if n or halve_first else 1
-        flow.blocks(f"conv{n + 2}", [(outputs, narrow, stride) for stride in (first, *[1] * (depth - 1))], block)
+    for n, (depth, (width, inner)) in enumerate(zip(depths, widths, strict=True)):
+        first = 2 if n or halves_first else 1
+        flow.blocks(f"conv{n + 2}", [(width, inner, stride) for stride in (first, *[1] * (depth - 1))], block)
     return classify(flow, classes)
+
+
+def _shortcut(flow: Flow, source: Flow, stride: int) -> None:
+    """What a residual block adds to its result: its input, brought to the same dimensions where they differ."""
+    if stride != 1 or source.channels != flow.channels:
+        source.conv_norm("shortcut", flow.channels, 1, stride, activation=None)
+        flow.parts += source.parts
 
 
 def regnet(fields: Fields) -> Sequence:
@@ -139,9 +176,7 @@ def regnet(fields: Fields) -> Sequence:
         if squeezes:
             flow.squeeze_excite("squeeze_excite", max(1, round(source.channels / 4)))
         flow.conv_norm("conv3", width, 1, activation=None)
-        if stride != 1 or source.channels != width:
-            source.conv_norm("shortcut", width, 1, stride, activation=None)
-            flow.parts += source.parts
+        _shortcut(flow, source, stride)
         flow.activation("activation", function)
 
     flow = picture(fields)
@@ -154,7 +189,7 @@ def regnet(fields: Fields) -> Sequence:
 
 def densenet(fields: Fields) -> Sequence:
     """DenseNet-BC (Huang et al. 2016, table 1): a layer reads all before it in its block, and adds a few channels."""
-    growth, squeezed = fields.size("growth_rate"), fields.size("bn_size", 4)
+    growth, squeezed = fields.size("growth_rate"), fields.size("bn_size")
     depths = fields.sizes("block_config")
 
     def norm_conv(flow: Flow, n: int, outputs: int, size: int) -> None:
@@ -181,7 +216,7 @@ def densenet(fields: Fields) -> Sequence:
             flow.group(f"transition{n}", transition)
     flow.batch_norm("norm")
     flow.activation("relu", "relu")
-    return classify(flow, fields.size("num_classes", 1000))
+    return classify(flow, fields.size("num_classes"))
 
 
 def convnext(fields: Fields) -> Sequence:
@@ -223,5 +258,5 @@ def _three_dense(flow: Flow, fields: Fields, first: int) -> Sequence:
         flow.dense(f"fc{n}", 4096)
         flow.activation(f"relu{n}", "relu")
         flow.dropout(f"dropout{n}", 0.5)
-    flow.dense(f"fc{first + 2}", fields.size("num_classes", 1000), "head")
+    flow.dense(f"fc{first + 2}", fields.size("num_classes"), "head")
     return flow.tree
