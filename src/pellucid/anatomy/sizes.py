@@ -65,7 +65,10 @@ def titles() -> dict[str, str]:
         "optimiser": _("state of the optimiser"),
         "buckets": _("buckets in which gradients are exchanged"),
         "gathered weights": _("weights gathered from the other devices"),
-        "gathered gradients": _("gradients before they are shared out"),
+        "own gradients": _("gradients before they are shared out"),
+        "master weights": _("weights in fp32, which are updated"),
+        "recomputed": _("activations of one layer, made again"),
+        "casts": _("copies of the weights in 16 bits"),
     }
 
 
