@@ -144,8 +144,8 @@ def test_what_is_wrong_is_told():
         weights(tree("gpt2"), "fp31")
     with pytest.raises(PellucidError, match="language models"):
         weights(tree("lenet-5"), "Q4_K_M")
-    assert known("q4_k_m", FORMATS) == "Q4_K_M"
-    assert (known("bf16", FORMATS), known("BF16", FORMATS)) == ("bf16", "BF16")
+    assert known("q4_k_m", FORMATS, "format") == "Q4_K_M"
+    assert [known(name, FORMATS, "format") for name in ("bf16", "BF16")] == ["bf16", "BF16"]
 
 
 def test_gb_and_gib_are_both_said():

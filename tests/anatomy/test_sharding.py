@@ -140,7 +140,7 @@ def test_copies_beside_the_states():
 @given(
     st.sampled_from(sorted(SHARDED)),
     st.sampled_from(sorted(PRECISIONS)),
-    st.sampled_from(OPTIMISERS),
+    st.sampled_from(sorted(OPTIMISERS)),
     st.booleans(),
     st.integers(1, 64),
 )

@@ -47,7 +47,7 @@ def weights(tree: Node, number_format: str = "bf16") -> Sizes:
     Raises:
         PellucidError: when there is no such format, or a GGUF kind is asked of a network that reads no text.
     """
-    name = known(number_format, FORMATS)
+    name = known(number_format, FORMATS, "format")
     if name in gguf.KINDS:
         return Sizes(tuple(_of_type(block, numbers) for block, numbers in gguf.types(tree, name).items()))
     counted = parameters(tree)
@@ -97,7 +97,7 @@ def _scale_rules() -> dict[str, str]:
     }
 
 
-def known(name: str, names: Iterable[str]) -> str:
+def known(name: str, names: Iterable[str], where: str) -> str:
     """The one of `names` that is meant.
 
     Raises:
@@ -110,7 +110,7 @@ def known(name: str, names: Iterable[str]) -> str:
         near = [other for other in names if other.lower() in near] or names
         raise PellucidError(
             _("{name!r} is not known here.").format(name=name),
-            "",
+            where,
             _("There are {names}.").format(names=", ".join(near)),
         )
     return found[0]

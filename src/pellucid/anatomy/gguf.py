@@ -94,8 +94,9 @@ class Asked(NamedTuple):
 def types(tree: Node, kind: str) -> dict[str, int]:
     """How many numbers have which type (a key of `BLOCKS`) in a file of `kind` (a key of `KINDS`).
 
-    A network whose norms shift is taken for one whose queries, keys and values are one matrix, as GPT-2's are. Left out
-    are the exceptions that llama.cpp makes for Falcon, and the file's vocabulary and settings: some megabytes.
+    A network whose norms shift is taken for one whose queries, keys and values are one matrix, as GPT-2's are ("qkv",
+    whose rules are those that files of today were made by). What reads pictures has a file of its own, at 16 bits. Left
+    out are llama.cpp's exceptions for Falcon, and the file's vocabulary and settings: some megabytes.
 
     Raises:
         PellucidError: when the network reads no text.
@@ -103,7 +104,7 @@ def types(tree: Node, kind: str) -> dict[str, int]:
     every = list(walk(tree))
     visits = [visit for visit in every if isinstance(visit.positions, str)]
     if not any(isinstance(visit.leaf, Embedding) for visit in visits):
-        raise PellucidError(_("A file of the kind {kind} holds language models: this network has no table of tokens."))
+        raise PellucidError(_("Files of the kind {kind} hold language models only.").format(kind=kind))
     layers = indices(every)
     routers = [v.leaf.outputs for v in visits if isinstance(v.leaf, Linear) and v.path.endswith(".router")]
     asked = Asked(

@@ -49,7 +49,7 @@ def serve(
     """
     lengths = {"token": whole(length, "length"), "source": whole(source, "source")}
     parts = [*formats.weights(tree, number_format).parts, *cache(tree, batch, length, cache_format, source).parts]
-    size = 4 if number_format in ("fp32", "F32") else 2
+    size = 4 if formats.known(number_format, formats.FORMATS, "format") in ("fp32", "F32") else 2
     parts += _passing(list(walk(tree)), whole(batch, "batch"), lengths, whole(together, "together"), size)
     parts.append(Size("runtime", runtime, _("assumed: CUDA's context and kernels")))
     return Sizes(tuple(parts))
@@ -57,7 +57,7 @@ def serve(
 
 def cache(tree: Node, batch: int = 1, length: int = 1, cache_format: str = "bf16", source: int = 1) -> Sizes:
     """What is kept of past tokens, layers that see equally far together; arguments as those of `serve`."""
-    numbers, size = formats.CACHES[formats.known(cache_format, formats.CACHES)]
+    numbers, size = formats.CACHES[formats.known(cache_format, formats.CACHES, "cache format")]
     lengths = {"token": whole(length, "length"), "source": whole(source, "source")}
     layers: Counter[tuple[int, int]] = Counter()  # by the numbers kept of a token, and the tokens
     states = 0

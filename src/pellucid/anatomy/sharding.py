@@ -3,35 +3,21 @@
 Every parameter has a weight, a gradient and the optimiser's state; each of these is whole on every device, or shared
 out over all. Beside them are the activations of the device's own sequences, and buffers for what devices exchange.
 
-Sources: Rajbhandari et al. 2020 (ZeRO), section 3 and figure 1; Korthikanti et al. 2022 (Reducing Activation
-Recomputation), equations 1 and 2, for activations; for what FSDP and DDP hold, their documentation in PyTorch.
+Sources: Rajbhandari et al. 2020 (ZeRO), section 3 and figure 1; what DDP and FSDP hold: their documentation in PyTorch.
 """
 
 from bisect import bisect_left
 from collections import Counter
-from math import ceil, prod
+from math import ceil
 from typing import Any, NamedTuple
 
-from pellucid.anatomy.compute import pairs
-from pellucid.anatomy.counts import matrices, parameters, positions
+from pellucid.anatomy.activations import kept, logits
+from pellucid.anatomy.counts import matrices, parameters
 from pellucid.anatomy.formats import known
 from pellucid.anatomy.layers import indices, stack
 from pellucid.anatomy.serving import RUNTIME
 from pellucid.anatomy.sizes import Size, Sizes, whole
-from pellucid.anatomy.tree import (
-    Activation,
-    Attention,
-    BatchNorm,
-    Convolution,
-    Dropout,
-    Linear,
-    Node,
-    Norm,
-    Pool,
-    Scan,
-    Visit,
-    walk,
-)
+from pellucid.anatomy.tree import Convolution, Linear, Node, Visit, walk
 from pellucid.language import _
 
 
@@ -53,7 +39,13 @@ PRECISIONS = {
     "mixed-fp32": Precision(2, 4, 4, 4, 2, 2),  # gradients added up in fp32, as Megatron-LM and DeepSpeed do: 18 bytes
     "bf16": Precision(2, 2, 0, 2, 2, 2),  # all of it: 8 bytes, and small updates are rounded away
 }
-OPTIMISERS = ("adamw", "adamw-8bit", "muon", "momentum", "sgd")
+OPTIMISERS = {  # how many moments are kept of a matrix inside blocks, and of any other parameter
+    "adamw": (2, 2),
+    "adamw-8bit": (2, 2),
+    "muon": (1, 2),
+    "momentum": (1, 1),
+    "sgd": (0, 0),
+}
 SHARDED = {  # what is shared out
     "none": (),
     "ddp": (),
@@ -89,7 +81,7 @@ def train(
         devices: How many.
         sharding: A key of `SHARDED`; "fsdp" and "zero3" are the same idea.
         precision: A key of `PRECISIONS`.
-        optimiser: One of `OPTIMISERS`.
+        optimiser: A key of `OPTIMISERS`.
         recompute: Whether only the inputs of layers are kept, and the rest is computed again in the backward pass.
         fused: Whether attention's scores are never stored (FlashAttention).
         source: Tokens of each that a translator reads.
@@ -98,18 +90,16 @@ def train(
     Raises:
         PellucidError: when a number is not possible or a name not known.
     """
-    used = PRECISIONS[known(precision, PRECISIONS)]
-    sharding, optimiser = known(sharding, SHARDED), known(optimiser, OPTIMISERS)
+    used = PRECISIONS[known(precision, PRECISIONS, "precision")]
+    sharding, optimiser = known(sharding, SHARDED, "sharding"), known(optimiser, OPTIMISERS, "optimiser")
     gathers = "weights" in SHARDED[sharding]
-    used = (
-        used._replace(stream=used.product) if gathers else used
-    )  # what is gathered is cast, and with it all it writes
+    if gathers:  # weights are cast as they are gathered, and so is all that layers write
+        used = used._replace(stream=used.product)
     lengths = {"token": whole(length, "length"), "source": whole(source, "source")}
     visits = list(walk(tree))
-    always, layer = _activations(visits, whole(batch, "batch"), lengths, used, recompute, fused)
+    always, again = kept(visits, whole(batch, "batch"), lengths, used.product, used.stream, fused, recompute)
     copies, own = _exchanged(visits, used, sharding, gathers)
-    at_the_head = [_logits(visits, batch, lengths)]
-    in_a_layer = [layer, own]
+    at_the_head, in_a_layer = [logits(visits, batch, lengths)], [again, own]
     parts = [
         *_states(tree, used, optimiser, whole(devices, "devices"), SHARDED[sharding]),
         *copies,
@@ -142,26 +132,22 @@ def fewest_devices(tree: Node, memory: float, sharding: str = "fsdp", **options:
 
 def _states(tree: Node, used: Precision, optimiser: str, devices: int, shared: tuple[str, ...]) -> list[Size]:
     """Weights, gradients, and what the optimiser keeps: of all parameters, or of this device's share."""
-    counted, inside = parameters(tree), matrices(tree)
-    trained = counted.trainable
+    counted = parameters(tree)
+    trained, inside = counted.trainable, min(matrices(tree), counted.trainable)
+    of_matrices, of_others = OPTIMISERS[optimiser]
+    moments = of_matrices * inside + of_others * (trained - inside)
+    # moments in 8 bits have an fp32 scale for 2,048 numbers (Dettmers et al. 2022, 8-bit Optimizers)
+    moment, said = (1 + 4 / 2048, "(1 + 4 / 2048)") if optimiser == "adamw-8bit" else (used.state, f"{used.state}")
 
-    def part(name: str, numbers: int, each: float, kind: str) -> Size:
+    def part(name: str, kind: str, numbers: int, each: float, said: str) -> Size:
         among = devices if kind in shared else 1
-        formula = f"{numbers:,} × {each:g}" + (f" / {among}" if among > 1 else "")
-        return Size(name, ceil(numbers * each / among), formula)
+        return Size(name, ceil(numbers * each / among), f"{numbers:,} × {said}" + (f" / {among}" if among > 1 else ""))
 
-    two, one = {  # numbers of which Adam keeps two moments, and those of which one momentum is kept
-        "muon": (trained - inside, inside),
-        "momentum": (0, trained),
-        "sgd": (0, 0),
-    }.get(optimiser, (trained, 0))
-    moments = 2 * used.state if optimiser != "adamw-8bit" else 2 * (1 + 4 / 2048)  # Dettmers et al. 2022: blocks
     return [
-        part("weights", counted.total, used.weight, "weights"),
-        part("master weights", trained, used.master, "optimiser"),
-        part("gradients", trained, used.gradient, "gradients"),
-        part("optimiser", two, moments, "optimiser"),
-        part("optimiser", one, used.state, "optimiser"),
+        part("weights", "weights", counted.total, used.weight, f"{used.weight}"),
+        part("master weights", "optimiser", trained, used.master, f"{used.master}"),
+        part("gradients", "gradients", trained, used.gradient, f"{used.gradient}"),
+        part("optimiser", "optimiser", moments, moment, said),
     ]
 
 
@@ -189,62 +175,3 @@ def _exchanged(visits: list[Visit], used: Precision, sharding: str, gathers: boo
         Size("casts", cast * size, f"{cast:,} × {size}"),
         Size("buckets", bucket * used.gradient, f"{bucket:,} × {used.gradient}"),
     ], Size("own gradients", whole_gradients * size, f"{whole_gradients:,} × {size}")
-
-
-def _logits(visits: list[Visit], batch: int, lengths: dict[str, int]) -> Size:
-    """PyTorch's cross entropy: logarithms of probabilities, their gradients and the logits' gradients, all in fp32."""
-    heads = [visit for visit in visits if visit.kind == "head" and isinstance(visit.leaf, Linear)]
-    rows, width = (batch * positions(heads[-1].positions, lengths), heads[-1].leaf.neurons) if heads else (0, 0)
-    return Size("logits", 12 * rows * width, f"{rows:,} × {width:,} × (4 + 4 + 4)")
-
-
-def _activations(
-    visits: list[Visit], batch: int, lengths: dict[str, int], used: Precision, recompute: bool, fused: bool
-) -> tuple[Size, Size]:
-    """What the forward pass keeps for the backward pass, and the layer that is computed again.
-
-    A decoder's layer with dropout, in 16 bits and not fused, keeps sbh (34 + 5as/h) bytes, for s tokens, b sequences, a
-    width of h and a heads (Korthikanti et al. 2022, equation 1); recomputed, 2sbh and one layer for a while.
-    """
-    depth = {name: len(layers) for name, layers in indices(visits).items()}
-    kept, inputs, read = Counter[str](), dict[str, int](), 0
-    for visit in visits:
-        rows, name = batch * positions(visit.positions, lengths), stack(visit)
-        inputs.setdefault(name, read)
-        kept[name] += visit.times * _kept(visit, rows, read, lengths, used, fused)
-        read = rows * prod(visit.leaf.output) if visit.leaf.output else read
-    outside = kept.pop("", 0)
-    if recompute:
-        between = sum(depth[name] * inputs[name] * used.stream for name in kept)
-        layer = max((kept[name] // depth[name] for name in kept), default=0)
-        said = _("outside of layers + the layers' inputs: {n}").format(n=f"{outside:,} + {between:,}")
-        return Size("activations", outside + between, said), Size("recomputed", layer, _("the largest layer's"))
-    each = [f"{depth[name]} × {kept[name] // depth[name]:,}" for name in kept]
-    said = _("outside of layers + layers × bytes of one: {n}").format(n=" + ".join([f"{outside:,}", *each]))
-    return Size("activations", outside + sum(kept.values()), said), Size("recomputed", 0, "0")
-
-
-def _kept(visit: Visit, rows: int, read: int, lengths: dict[str, int], used: Precision, fused: bool) -> int:
-    """Bytes that the backward pass needs of a leaf that read so many numbers, at `rows` positions."""
-    size = used.product
-    match visit.leaf:
-        case Linear() as leaf:  # its input
-            return size * rows * leaf.inputs
-        case Norm() as leaf:  # its input
-            return used.stream * rows * leaf.width if leaf.heads is None else size * rows * leaf.width * leaf.heads
-        case Attention() as leaf:  # queries, keys, values; and 4 bytes a query, or scores, dropout's mask, what it left
-            made = leaf.heads * leaf.head_dim + leaf.kv_heads * (leaf.head_dim + (leaf.value_dim or leaf.head_dim))
-            return rows * (size * made + leaf.heads * (4 if fused else (2 * size + 1) * pairs(visit, lengths)[1]))
-        case Activation(gated=True) as leaf:  # both halves of its input, one of them activated
-            return 3 * size * rows * leaf.width
-        case Activation(name="relu"):  # its output, which is the next layer's input
-            return 0
-        case Activation() as leaf:  # its input
-            return size * rows * leaf.width
-        case Dropout(p=p) as leaf:  # one byte an entry
-            return rows * leaf.width if p else 0
-        case Convolution() | BatchNorm() | Pool():  # its input
-            return size * read
-        case Scan() as leaf:  # its input, the steps, and what is selected; states are made again (Gu and Dao 2023)
-            return size * rows * 2 * (leaf.width + leaf.states)
-    return 0
