@@ -8,6 +8,8 @@ catalogue is compiled by ``make messages`` and a test fails when a message has n
 import gettext
 import locale
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pellucid.errors import PellucidError
@@ -40,6 +42,18 @@ def use(language: str) -> None:
             "Use --language en or --language zh.",
         )
     _catalogue = gettext.translation("pellucid", _LOCALE, languages=[short], fallback=True)
+
+
+@contextmanager
+def speaking(language: str) -> Iterator[None]:
+    """Speak another language for a while, as `use` does."""
+    global _catalogue
+    before = _catalogue
+    use(language)
+    try:
+        yield
+    finally:
+        _catalogue = before
 
 
 def _from_environment() -> str:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import matplotlib.image
+import numpy as np
 import pytest
 
 import pellucid as pl
@@ -104,18 +105,24 @@ def test_results_pictures_and_pages_are_saved(climbed, tmp_path):
     climbed.save(tmp_path / "ladder.png")
     assert min(matplotlib.image.imread(tmp_path / "ladder.png").shape[:2]) > 300
     for spoken, said in (("en", "without embeddings"), ("zh", "参数")):
-        language.use(spoken)
-        try:
+        with language.speaking(spoken):
             climbed.save(tmp_path / "ladder.svg")
             climbed.save(tmp_path / "ladder.html")
-        finally:
-            language.use("en")
         assert said in "".join(ElementTree.parse(tmp_path / "ladder.svg").getroot().itertext())
         page = (tmp_path / "ladder.html").read_text()
         assert "<svg" in page
         assert said in page
         assert f"{climbed.rungs[0].size.parameters:,}" in page
         assert "<script" not in page
+
+
+def test_a_picture_without_a_chinese_font_is_in_english(climbed, tmp_path, monkeypatch):
+    monkeypatch.setattr("pellucid.experiments.sweep_pictures.CHINESE", ())
+    climbed.save(tmp_path / "en.png")
+    with language.speaking("zh"):
+        climbed.save(tmp_path / "zh.png")
+        assert language._("trained") == "已训练"
+    assert np.array_equal(*(matplotlib.image.imread(tmp_path / f"{name}.png") for name in ("en", "zh")))
 
 
 def test_it_is_shown_with_table_chart_and_forecast(climbed, capsys):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import warnings
+from contextlib import nullcontext
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from rich.text import Text
@@ -17,7 +19,7 @@ from pellucid.checkpoints.files import write_text
 from pellucid.experiments.ladder import Ladder
 from pellucid.experiments.ladder_display import axis, formula, sentences, short, table
 from pellucid.experiments.sweep_pictures import COLOURS, fonts
-from pellucid.language import _
+from pellucid.language import _, speaking
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}"
@@ -27,14 +29,16 @@ STYLE = (
 
 
 def save(found: Ladder, path: Path) -> None:
-    """Write a picture, or for .html a page that needs nothing else."""
+    """Write a picture, or for .html a page that needs nothing else; in English where no font here draws Chinese."""
+    kind = path.suffix.lower()
     with fonts(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts draw an SVG's text
-        figure = draw(found)
-        if path.suffix.lower() == ".html":
-            write_text(path, _page(found, _svg(figure)))
-        else:
-            figure.savefig(path, dpi=150, bbox_inches="tight", facecolor="white")
+        if kind == ".html":
+            write_text(path, _page(found, _svg(draw(found))))
+            return
+        has_chinese = len(rcParams["font.family"]) > 1
+        with nullcontext() if kind == ".svg" or has_chinese or _("trained").isascii() else speaking("en"):
+            draw(found).savefig(path, dpi=150, bbox_inches="tight", facecolor="white")
 
 
 def draw(found: Ladder) -> Figure:
