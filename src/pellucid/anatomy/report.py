@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pellucid.anatomy.catalogue import Entry
     from pellucid.anatomy.tree import Node
+    from pellucid.checkpoints.headers import Held
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Anatomy:
     context: int | None = None  # its longest text, in tokens
     stored: str | None = None  # the number format of its weights, where a file says so
     notes: tuple[str, ...] = ()  # what the reader of the description should be told
+    file: dict[str, Held] = field(default_factory=dict)  # what a file of weights holds in each number format, exactly
 
     @cached_property
     def parameters(self) -> counts.Parameters:
@@ -99,6 +101,7 @@ class Anatomy:
             "dimensions": [point._asdict() for point in self.dimensions],
             "published": asdict(self.entry) if self.entry else None,
             "notes": list(self.notes),
+            "file": {name: held._asdict() for name, held in self.file.items()},
         }
 
     def save(self, path: str | Path) -> None:

@@ -6,6 +6,7 @@ Source: the format's README, https://github.com/huggingface/safetensors.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,22 @@ class Stored(NamedTuple):
     def is_whole(self) -> bool:
         """Whether its numbers are integers or truth values: positions, packed codes, and no parameters."""
         return self.format.startswith(("I", "U", "BOOL")) and not self.format.startswith("IQ")
+
+
+class Held(NamedTuple):
+    """What a file holds in one number format."""
+
+    numbers: int
+    bytes: int
+
+
+def by_format(tensors: Mapping[str, Stored]) -> dict[str, Held]:
+    """How much of which number format there is, the most bytes first."""
+    found: dict[str, Held] = {}
+    for tensor in tensors.values():
+        numbers, size = found.get(tensor.format, (0, 0))
+        found[tensor.format] = Held(numbers + tensor.numbers, size + tensor.bytes)
+    return dict(sorted(found.items(), key=lambda pair: -pair[1].bytes))
 
 
 def safetensors_header(path: str | Path) -> dict[str, Stored]:
