@@ -1,0 +1,293 @@
+"""An anatomy in a terminal: the three words by kind, the tree, compute and memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, RenderableType
+from rich.console import Group as Lines
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from pellucid.anatomy import counts, formats, serving, sharding
+from pellucid.anatomy.compare import Comparison
+from pellucid.anatomy.explain import Formula
+from pellucid.anatomy.findings import linear_stacks, unused
+from pellucid.anatomy.formula_display import comparison, formula
+from pellucid.anatomy.sizes import said
+from pellucid.anatomy.tree import Convolution, Linear, walk
+from pellucid.anatomy.tree_display import branches, figure
+from pellucid.anatomy.words import cut, heading, kinds, share, short, table
+from pellucid.language import _
+
+if TYPE_CHECKING:
+    from pellucid.anatomy.report import Anatomy
+
+FORMATS = ("fp32", "bf16", "int8", "int4")
+STATE = ("weights", "gradients", "optimiser")  # the parts of a training's memory that only the parameters decide
+
+
+def show(answer: Any, console: Console | None = None, depth: int | None = None, length: int | None = None) -> None:
+    """Print an anatomy, or an answer about one."""
+    (console or Console(highlight=False)).print(rendered(answer, depth, length))
+
+
+def rendered(answer: Any, depth: int | None = None, length: int | None = None) -> RenderableType:
+    """What `rich` prints; what is none of ours prints itself."""
+    if isinstance(answer, Formula):
+        return formula(answer)
+    if isinstance(answer, Comparison):
+        return comparison(answer)
+    if hasattr(answer, "tree"):
+        return Lines(*lines(answer, depth, length))
+    return answer
+
+
+def lines(anatomy: Anatomy, depth: int | None = None, length: int | None = None) -> Iterator[RenderableType]:
+    """All that is known of a network by its shapes.
+
+    Args:
+        anatomy: The network.
+        depth: How far its tree is unfolded; None: as far as is still readable.
+        length: Tokens of the text that compute and memory are told for; its context when left out.
+    """
+    lengths = _lengths(anatomy, length)
+    yield from _headline(anatomy)
+    yield heading(_("parameters, neurons and dimensions"))
+    yield _by_kind(anatomy)
+    for sentence in _relations(anatomy, lengths):
+        yield Text(sentence)
+    yield heading(_("the tree, all copies counted"))
+    yield from branches(anatomy.tree, depth)
+    yield heading(_title(lengths))
+    yield from _compute(anatomy, lengths)
+    yield heading(_("memory"))
+    yield _memory(anatomy, lengths)
+    for note in _notes(anatomy):
+        yield Padding(Text(f"• {note}", style="yellow"), (0, 0, 0, 0))
+    yield Text()
+    yield _options(anatomy)
+
+
+# ---- the headline
+
+
+def _headline(anatomy: Anatomy) -> Iterator[Text]:
+    entry, counted = anatomy.entry, anatomy.parameters
+    title = Text(entry.title if entry else anatomy.name, style="bold")
+    if entry:
+        title.append(f"  {anatomy.name}, {entry.year}", style="dim")
+    yield title
+    yield Text(
+        _("{n:,} parameters ({short}), {neurons:,} neurons").format(
+            n=counted.total, short=short(counted.total), neurons=anatomy.neurons.total
+        ),
+        style="bold",
+    )
+    if entry and entry.published:
+        yield Text(published(anatomy))
+        if entry.note:
+            yield Text(_("Note: {note}").format(note=entry.note), style="dim")
+    if counted.active < counted.total:
+        said = _("active: {n:,} ({share}) of the parameters meet one token; its router leaves the other experts out")
+        yield Text(said.format(n=counted.active, share=share(counted.active, counted.total)))
+    if counted.fixed:
+        said = _("fixed: {fixed:,} of the parameters stay as they are in training; {n:,} are trainable")
+        yield Text(said.format(fixed=counted.fixed, n=counted.trainable))
+    if counted.buffers:
+        said = _("buffers: {n:,} numbers are saved with it and are no parameters")
+        yield Text(said.format(n=counted.buffers))
+    if anatomy.context:
+        yield Text(_("context: up to {n:,} tokens").format(n=anatomy.context))
+
+
+def published(anatomy: Anatomy) -> str:
+    """The published total beside the counted one."""
+    entry, total = anatomy.entry, anatomy.parameters.total
+    assert entry is not None
+    said = _("published: {published} ({source})").format(published=entry.published, source=entry.source)
+    if entry.published_total is not None:
+        difference = total - entry.published_total
+        if not difference:
+            return said + _("; the count is the same")
+        return said + _("; the count is {difference:+,} ({share:+.2%})").format(
+            difference=difference, share=difference / entry.published_total
+        )
+    value, rounding = _number(entry.published or "")
+    if not value:
+        return said
+    if abs(total - value) <= rounding:
+        return said + _("; the count rounds to it")
+    return said + _("; the count is {share:+.1%}").format(share=total / value - 1)
+
+
+def _number(published: str) -> tuple[float, float]:
+    """The value of "1.76B" and half of its last digit's worth; 0 where it does not begin with a number."""
+    found = re.match(r"(\d[\d,]*)(\.\d+)?\s?([KMBT]?)(?=$|[\s,;])", published)
+    if not found:
+        return 0.0, 0.0
+    whole, decimals, unit = found[1].replace(",", ""), found[2] or "", found[3]
+    scale = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[unit]
+    return float(whole + decimals) * scale, 0.5 * scale / 10 ** max(0, len(decimals) - 1)
+
+
+# ---- the three words
+
+
+def _by_kind(anatomy: Anatomy) -> Table:
+    parameters, neurons = anatomy.parameters, anatomy.neurons
+    rows = table(_("kind"), ("", "right"), (_("parameters"), "right"), (_("share"), "right"), (_("neurons"), "right"))
+    names = kinds()
+    tied = {visit.kind for visit in walk(anatomy.tree) if getattr(visit.leaf, "tied_to", None)}
+    for kind, name in names.items():
+        n, outputs = parameters.by_kind[kind], neurons.by_kind[kind]
+        if not n and not outputs:
+            continue
+        own = f"{n:,}" if n else _("tied") if kind in tied else "–"
+        word = Text(kind, style="dim") if name != kind else ""
+        rows.add_row(name, word, own, share(n, parameters.total) if n else "", f"{outputs:,}" if outputs else "–")
+    rows.add_row(
+        _("in all"),
+        "",
+        f"{parameters.total:,}",
+        "100 %" if parameters.total else "",
+        f"{neurons.total:,}",
+        style="bold",
+    )
+    return rows
+
+
+def _relations(anatomy: Anatomy, lengths: dict[str, int]) -> Iterator[str]:
+    """How the three words hang together, in this network's own numbers."""
+    visits = list(walk(anatomy.tree))
+    layers = [visit for visit in visits if isinstance(visit.leaf, Linear) and visit.leaf.tensors]
+    dense = max(layers, key=lambda visit: (visit.kind != "head", visit.leaf.parameters), default=None)
+    if dense is not None:
+        leaf = dense.leaf
+        assert isinstance(leaf, Linear)
+        if leaf.bias:
+            said = _(
+                "A dense layer from n to m dimensions has m neurons and m × (n + 1) parameters. {path}, {n} → {m}: "
+                "{m:,} neurons, {m} × ({n} + 1) = {total:,} parameters, and {m:,} dimensions flow on."
+            )
+        else:
+            said = _(
+                "A dense layer without bias from n to m dimensions has m neurons and m × n parameters. {path}, "
+                "{n} → {m}: {m:,} neurons, {m} × {n} = {total:,} parameters, and {m:,} dimensions flow on."
+            )
+        yield said.format(path=cut(dense.path), n=leaf.inputs, m=leaf.outputs, total=leaf.parameters)
+    windows = [visit for visit in visits if isinstance(visit.leaf, Convolution) and visit.leaf.tensors]
+    convolution = max(windows, key=lambda visit: visit.leaf.parameters, default=None)
+    if convolution is not None:
+        leaf = convolution.leaf
+        said = _(
+            "A convolution has a neuron at each place of its output, and all of a channel share their weights. {path}, "
+            "{figure}: {dimensions} = {neurons:,} neurons, {formula} = {total:,} parameters."
+        )
+        yield said.format(
+            path=cut(convolution.path),
+            figure=figure(leaf),
+            dimensions=" × ".join(map(str, leaf.output)),
+            neurons=leaf.neurons,
+            formula=" + ".join(" × ".join(map(str, shape)) for shape in leaf.tensors.values()),
+            total=leaf.parameters,
+        )
+    yield _apart(anatomy, lengths)
+
+
+def _apart(anatomy: Anatomy, lengths: dict[str, int]) -> str:
+    """What some books call neurons."""
+    neurons, n = anatomy.neurons, anatomy.activations(**dict.fromkeys(lengths, 1))
+    said = _(
+        "Some books count otherwise, so these stand apart: activations (units), every number that a layer writes, are "
+        "{n:,} for one {input}"
+    ).format(n=n, input=_("token") if lengths else _("input"))
+    if neurons.maps != neurons.total:
+        said += _("; with each feature map as one, {maps:,} for {neurons:,} neurons").format(
+            maps=neurons.maps, neurons=neurons.total
+        )
+    if neurons.active < neurons.total:
+        said += _("; {active:,} neurons are active for a token").format(active=neurons.active)
+    return said + _(".")
+
+
+# ---- compute and memory
+
+
+def _lengths(anatomy: Anatomy, length: int | None) -> dict[str, int]:
+    """How many tokens the text has; nothing for a network that reads none."""
+    met = {visit.positions for visit in walk(anatomy.tree)}
+    return {name: length or anatomy.context or 1 for name in ("token", "source") if name in met}
+
+
+def _title(lengths: dict[str, int]) -> str:
+    n = lengths.get("token", 0)
+    if n == 1:
+        return _("compute, for one token")
+    return _("compute, for a text of {n:,} tokens").format(n=n) if n else _("compute, for one input")
+
+
+def _compute(anatomy: Anatomy, lengths: dict[str, int]) -> Iterator[RenderableType]:
+    """By operation, and by the rule of thumb for texts: a picture's convolutions use a parameter many times."""
+    length = lengths.get("token", 0)
+    n = counts.multiplied(anatomy.tree)
+    columns = [_("multiply-adds"), "FLOPs", *([_("rule"), _("FLOPs by it"), _("difference")] if length else [])]
+    rows = table("", *((column, "right") for column in columns))
+    steps = [
+        (_("forward pass"), anatomy.forward(**lengths).total, "2N", 2 * n * length),
+        (_("training step"), anatomy.training_step(fused=True, recompute=False, **lengths).total, "6N", 6 * n * length),
+    ]
+    if length > 1 and serving.cache(anatomy.tree).parts:
+        token = anatomy.generated_token(length - 1, lengths.get("source", 0)).total
+        steps.append((_("token no. {n:,}").format(n=length), token, "2N", 2 * n))
+    for name, work, rule, flops in steps:
+        beside = [rule, short(flops, "G"), f"{flops / (2 * work) - 1:+.1%}"] if length and work else []
+        rows.add_row(name, short(work, "G"), short(2 * work, "G"), *beside)
+    yield rows
+    if length:
+        said = _("N = {n:,}: the parameters that multiply a token; the rule leaves attention's products out.")
+        yield Text(said.format(n=n), style="dim")
+
+
+def _memory(anatomy: Anatomy, lengths: dict[str, int]) -> Table:
+    tree, length, source = anatomy.tree, lengths.get("token", 1), lengths.get("source", 1)
+    rows = table("", "")
+    sizes = {name: formats.weights(tree, name).total for name in FORMATS}
+    for n, (name, size) in enumerate(sizes.items()):
+        if size < min(list(sizes.values())[:n], default=size + 1):  # few bits are for the matrices of dense layers
+            rows.add_row(_("weights in {format}").format(format=name), said(size))
+    if token := serving.token_bytes(tree):
+        rows.add_row(_("keys and values of a token in bf16"), said(token))
+    if token and length > 1:
+        cache = serving.cache(tree, 1, length, source=source).total
+        rows.add_row(_("keys and values of {n:,} tokens").format(n=length), said(cache))
+    training = sharding.train(tree, 1, length, source=source, precision="autocast")
+    rows.add_row(_("training: weights, gradients, AdamW's state"), said(sum(training[name] for name in STATE)))
+    rows.add_row(_("training: activations of one example, bf16"), said(training["activations"]))
+    return rows
+
+
+# ---- what remains to be said
+
+
+def _notes(anatomy: Anatomy) -> Iterator[str]:
+    yield from anatomy.notes
+    yield from map(str, linear_stacks(anatomy.tree))
+    for path in unused(anatomy.tree):
+        yield _("{path} has parameters, and never runs.").format(path=path)
+
+
+def _options(anatomy: Anatomy) -> Text:
+    """Where each figure opens."""
+    sizes = anatomy.parameters.by_kind
+    largest = max(sizes, key=sizes.__getitem__)
+    return Text(
+        _(
+            "Open any figure: --explain {part}, --explain 'neurons {part}', --explain multiply-adds; memory and cost: "
+            "--serve, --train; --what-if, --compare, --depth, --save anatomy.html"
+        ).format(part=largest),
+        style="dim",
+    )

@@ -1,0 +1,68 @@
+"""Figures and tables as all that is shown of an anatomy has them."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from rich.table import Table
+from rich.text import Text
+
+from pellucid.language import _
+
+
+def kinds() -> dict[str, str]:
+    """`counts.KINDS` in the user's language."""
+    return {
+        "embedding": _("embedding"),
+        "attention": _("attention"),
+        "feed-forward": _("feed-forward"),
+        "mixer": _("mixer"),
+        "convolution": _("convolution"),
+        "recurrent": _("recurrent"),
+        "dense": _("dense"),
+        "norm": _("norm"),
+        "head": _("head"),
+    }
+
+
+def short(n: float, billion: str = "B") -> str:
+    """Four digits: 174.6 B, a billion being 10^9; whole numbers below 10,000. Operations say G for `billion`."""
+    if abs(n) < 10_000:
+        return f"{n:,.0f}"
+    units = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, billion), (1e6, "M"), (1e3, "K"))
+    scale, unit = next((scale, unit) for scale, unit in units if abs(n) >= scale)
+    value = n / scale
+    return f"{value:,.{max(0, 4 - len(str(int(abs(value)))))}f} {unit}"
+
+
+def share(n: float, whole: float) -> str:
+    """66.4 %; what is little and not nothing is said to be so."""
+    if not whole:
+        return "–"
+    percent = 100 * n / whole
+    return "< 0.01 %" if 0 < abs(percent) < 0.01 else f"{percent:.2f} %" if abs(percent) < 1 else f"{percent:.1f} %"
+
+
+def table(*columns: str | tuple[str, Literal["left", "right"]], gap: int = 2) -> Table:
+    """A table without lines. Columns of numbers stay whole, those of words fold where it is too narrow."""
+    made = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, show_header=any(_title(c) for c in columns))
+    for column in columns:
+        justify = "left" if isinstance(column, str) else column[1]
+        made.add_column(
+            _title(column), justify=justify, header_style="dim", overflow="fold", no_wrap=justify == "right"
+        )
+    return made
+
+
+def _title(column: str | tuple[str, str]) -> str:
+    return column if isinstance(column, str) else column[0]
+
+
+def cut(path: str) -> str:
+    """blocks[0:5,6:11,12:17].*.attention with the first of its slices only."""
+    return re.sub(r"\[([^],]*),[^]]*\]", r"[\1,…]", path)
+
+
+def heading(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")
