@@ -11,8 +11,9 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
-from pellucid.anatomy import catalogue, counts, families
+from pellucid.anatomy import catalogue, compute, counts, families
 from pellucid.anatomy.tree import Attention, Node, walk
 from pellucid.checkpoints.decoder import foreign_config
 from pellucid.errors import PellucidError
@@ -179,6 +180,29 @@ def test_every_row_against_its_class_in_transformers(name: str) -> None:
     config = catalogue.find(name).config
     if config["model_type"] not in NOT_IN_TRANSFORMERS:
         check(config)
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt2", "pythia-70m", "opt-350m", "gemma-3-1b", "starcoder2-3b", "bert-base", "albert-base"]
+)
+def test_the_work_of_reading_is_torchs_own_count(name: str) -> None:
+    found = compute.forward(tree(name), token=16).flops
+    assert found == counted_by_torch(catalogue.find(name).config, input_ids=(1, 16))
+
+
+@pytest.mark.parametrize("name", ["t5-small", "opus-mt-en-de", "bart-base"])
+def test_the_work_of_reading_and_writing_is_torchs_own_count(name: str) -> None:
+    found = compute.forward(tree(name), source=16, token=9).flops
+    assert found == counted_by_torch(catalogue.find(name).config, input_ids=(1, 16), decoder_input_ids=(1, 9))
+
+
+def test_the_work_of_listening_and_looking_is_torchs_own_count() -> None:
+    heard = counted_by_torch(
+        catalogue.find("whisper-tiny").config, input_features=(1, 80, 3000), decoder_input_ids=(1, 9)
+    )
+    assert compute.forward(tree("whisper-tiny"), token=9).flops == heard
+    seen = counted_by_torch(catalogue.find("clip").config, input_ids=(1, 77), pixel_values=(1, 3, 224, 224))
+    assert compute.forward(tree("clip"), token=77).flops == seen - 2 * 512  # text by picture: the answer, not a layer
 
 
 @pytest.mark.parametrize("name", LANGUAGE)
@@ -381,6 +405,7 @@ def test_what_is_left_out_is_as_in_transformers() -> None:
 
 
 def test_the_bare_model_has_no_head() -> None:
+    check(catalogue.find("opt-350m").config | {"architectures": ["OPTModel"]}, "AutoModel")
     llama = catalogue.find("stories15m").config | {"tie_word_embeddings": False}
     bare = counts.parameters(families.describe(llama | {"architectures": ["LlamaModel"]}))
     assert bare.total == counts.parameters(families.describe(llama)).total - 32000 * 288
@@ -439,7 +464,7 @@ def test_a_type_that_is_not_known_is_answered_by_the_nearest() -> None:
 def test_reading_needs_no_torch() -> None:
     code = """
 import sys
-from pellucid.anatomy import catalogue, counts, families
+from pellucid.anatomy import catalogue, compute, counts, families
 for name in ("gpt3", "deepseek-v3", "bert-base", "whisper-tiny", "clip"):
     counts.parameters(families.describe(catalogue.find(name).config))
 assert "torch" not in sys.modules and "numpy" not in sys.modules
@@ -451,13 +476,31 @@ def tree(name: str) -> Node:
     return families.describe(catalogue.find(name).config)
 
 
-def check(config: dict[str, Any], auto: str | None = None) -> None:
-    """Parameters, those that stay fixed and saved buffers are those of the class of transformers."""
-    content = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
+def counted_by_torch(config: dict[str, Any], **shapes: tuple[int, ...]) -> int:
+    """FLOPs of a forward pass with inputs of these shapes, by torch's own counter; nothing is computed."""
+    network = build(config).eval()
+    network.set_attn_implementation("eager")
+    inputs = {
+        name: torch.zeros(shape, dtype=torch.long if name.endswith("ids") else torch.float32, device="meta")
+        for name, shape in shapes.items()
+    }
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(**inputs)
+    return counter.get_total_flops()
+
+
+def build(config: dict[str, Any], auto: str | None = None) -> torch.nn.Module:
+    """The class of transformers, on the meta device."""
     kind = config["model_type"]
+    content = {name: value for name, value in config.items() if name not in ("model_type", "architectures")}
     auto = auto or CLASSES.get(kind, "AutoModelForCausalLM")
     with torch.device("meta"):
-        network = getattr(transformers, auto).from_config(transformers.AutoConfig.for_model(kind, **content))
+        return getattr(transformers, auto).from_config(transformers.AutoConfig.for_model(kind, **content))
+
+
+def check(config: dict[str, Any], auto: str | None = None) -> None:
+    """Parameters, those that stay fixed and saved buffers are those of the class of transformers."""
+    kind, network = config["model_type"], build(config, auto)
     parameters = list(network.parameters())
     names = {name for name, _parameter in network.named_parameters(remove_duplicate=False)}
     found = counts.parameters(families.describe(config))

@@ -16,7 +16,7 @@ def language_model(fields: Fields, **settings: Any) -> Sequence:
     if named.endswith(("LMHeadModel", "ForCausalLM")):
         return tree
     if named.endswith("Model") and "DoubleHeads" not in named:
-        return Sequence(tuple(part for part in tree.parts if part.kind != "head"))
+        return Sequence(tuple(part for part in tree.parts if part.name != "head"))
     return fields.refuse("architectures", _("Name the language model, …ForCausalLM, or the bare …Model."))
 
 
