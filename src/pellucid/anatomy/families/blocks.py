@@ -1,8 +1,8 @@
-"""The block of Vaswani et al. 2017, with the choices of those who came after: encoders, translators, towers."""
+"""The block of Vaswani et al. 2017, with the choices of those who came after: encoders, translators, what sees."""
 
 from dataclasses import dataclass
 
-from pellucid.anatomy.tree import Activation, Attention, Dropout, Linear, Norm, Part, Sequence
+from pellucid.anatomy.tree import Activation, Attention, Dropout, Linear, Lone, Norm, Part, Sequence
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,9 @@ class BlockShape:
     bias: bool = True
     key_bias: bool = True  # Whisper has none where queries and values do
     gated: bool = False
+    qkv_bias: bool | None = None  # where it is not as `bias`
+    scaled: bool = False  # by channel, what each part adds (Touvron et al. 2021)
+    window: int | None = None  # places see those of their square, of this side; a table scores distances (Swin)
 
 
 def block(shape: BlockShape, causal: bool = False, source: str | int | None = None) -> Sequence:
@@ -43,16 +46,18 @@ def _attention(shape: BlockShape, name: str, causal: bool, source: str | int | N
     head_dim = shape.head_dim or shape.d_model // shape.n_heads
     width = shape.n_heads * head_dim
     parts = [*_projections(shape, width, source)]
-    product = Attention(shape.n_heads, shape.n_heads, head_dim, keys=source, causal=causal)
-    parts.append(Part("product", product))
+    if shape.window is not None:
+        parts.append(Part("distances", Lone(((2 * shape.window - 1) ** 2, shape.n_heads))))
+    keys = source if shape.window is None else shape.window**2
+    parts.append(Part("product", Attention(shape.n_heads, shape.n_heads, head_dim, keys=keys, causal=causal)))
     parts.append(Part("output", Linear(width, shape.d_model, shape.bias)))
-    parts.append(Part("dropout", Dropout(shape.d_model, shape.dropout)))
+    parts += _end(shape)
     return Part(name, Sequence(tuple(parts)), "attention")
 
 
 def _projections(shape: BlockShape, width: int, source: str | int | None) -> list[Part]:
     """Queries of what is written, keys and values of what is read; one matrix where they are the same."""
-    d_model, bias = shape.d_model, shape.bias
+    d_model, bias = shape.d_model, shape.bias if shape.qkv_bias is None else shape.qkv_bias
     if bias and not shape.key_bias:
         return [
             Part("query", Linear(d_model, width)),
@@ -80,6 +85,12 @@ def _feed_forward(shape: BlockShape) -> Sequence:
             Part("gate_up" if shape.gated else "up", up),
             Part("activation", Activation(shape.activation, d_ff, shape.gated)),
             Part("down", Linear(d_ff, shape.d_model, shape.bias)),
-            Part("dropout", Dropout(shape.d_model, shape.dropout)),
+            *_end(shape),
         )
     )
+
+
+def _end(shape: BlockShape) -> list[Part]:
+    """What is done to a part's result before it is added."""
+    dropout = Part("dropout", Dropout(shape.d_model, shape.dropout))
+    return [dropout, Part("scale", Lone((shape.d_model,)))] if shape.scaled else [dropout]

@@ -1,10 +1,12 @@
 """Transformers that see: ViT, DeiT, DINOv2 and Swin, in Hugging Face's fields."""
 
+from dataclasses import replace
 from math import ceil
 
+from pellucid.anatomy.families.blocks import BlockShape, block
 from pellucid.anatomy.families.fields import Fields
 from pellucid.anatomy.families.flow import Flow, labels, picture
-from pellucid.anatomy.tree import Activation, Attention, Dropout, Embedding, Linear, Lone, Norm, Part, Repeat, Sequence
+from pellucid.anatomy.tree import Activation, Embedding, Linear, Lone, Norm, Repeat, Sequence
 from pellucid.language import _
 
 
@@ -16,8 +18,8 @@ def vit(fields: Fields) -> Sequence:
     is_deit = fields.name("model_type") == "deit"
     flow, tokens = _tokens(fields, "class_token", *["distillation_token"] * is_deit)
     width = flow.channels
-    block = _block(fields, width, fields.size("num_attention_heads"), fields.size("intermediate_size"))
-    flow.add("blocks", Repeat(fields.size("num_hidden_layers"), block), positions=tokens)
+    shape = _block(fields, width, fields.size("num_attention_heads"), fields.size("intermediate_size"))
+    flow.add("blocks", Repeat(fields.size("num_hidden_layers"), block(shape)), positions=tokens)
     flow.add("norm", Norm(width, shift=True), "norm", tokens)
     classes, architecture = labels(fields), fields.architecture("ForImageClassification")
     if classes is not None:
@@ -42,8 +44,9 @@ def dinov2(fields: Fields) -> Sequence:
     d_ff = int(width * fields.positive("mlp_ratio"))
     if gated:
         d_ff = ceil(int(d_ff * 2 / 3) / 8) * 8
-    block = _block(fields, width, fields.size("num_attention_heads"), d_ff, gated=gated, scaled=True)
-    flow.add("blocks", Repeat(fields.size("num_hidden_layers"), block), positions=tokens)
+    shape = _block(fields, width, fields.size("num_attention_heads"), d_ff)
+    shape = replace(shape, scaled=True, gated=gated, activation="silu" if gated else shape.activation)
+    flow.add("blocks", Repeat(fields.size("num_hidden_layers"), block(shape)), positions=tokens)
     flow.add("norm", Norm(width, shift=True), "norm", tokens)
     classes = labels(fields)
     if classes is not None:
@@ -80,9 +83,10 @@ def swin(fields: Fields) -> Sequence:
         if n > 1:
             _merge(flow, f"merge{n}")
         width, places = flow.channels, flow.height * flow.width
-        padded = ceil(flow.height / window) * ceil(flow.width / window) * window**2
-        block = _block(fields, width, n_heads, int(ratio * width), window=window, padded=padded)
-        flow.add(f"stage{n}", Repeat(depth, block), positions=places)
+        shape = replace(_block(fields, width, n_heads, int(ratio * width)), window=window)
+        padded = ceil(flow.height / window) * ceil(flow.width / window) * window**2  # to whole windows
+        parts = [p._replace(positions=padded) if p.name == "attention" else p for p in block(shape).parts]
+        flow.add(f"stage{n}", Repeat(depth, Sequence(tuple(parts))), positions=places)
     flow.layer_norm("norm")
     flow.pool_to("pool", 1)
     classes = labels(fields)
@@ -100,46 +104,16 @@ def _merge(flow: Flow, name: str) -> None:
     flow.channels = 2 * width
 
 
-def _block(
-    fields: Fields,
-    width: int,
-    heads: int,
-    d_ff: int,
-    gated: bool = False,
-    scaled: bool = False,
-    window: int | None = None,
-    padded: int | None = None,
-) -> Sequence:
-    """A transformer's block that normalises first; where `scaled`, what it adds is scaled by the channel.
-
-    With a `window` each place sees the window² around it, a table says what each distance adds to the scores, and there
-    are so many places once the picture is `padded` to whole windows.
-    """
+def _block(fields: Fields, width: int, heads: int, d_ff: int) -> BlockShape:
     if width % heads:
-        fields.refuse("hidden_size" if window is None else "embed_dim", _("Give a multiple of the number of heads."))
-    split = (("query", width), ("key", width), ("value", width))
-    attention = [Part("qkv", Linear(width, 3 * width, fields.flag("qkv_bias"), parts=split))]
-    if window is not None:
-        attention.append(Part("distances", Lone(((2 * window - 1) ** 2, heads))))
-    keys = None if window is None else window**2
-    attention.append(Part("product", Attention(heads, heads, width // heads, keys=keys, causal=False)))
-    attention.append(Part("output", Linear(width, width)))
-    if gated:
-        up = Part("gate_up", Linear(width, 2 * d_ff, parts=(("gate", d_ff), ("up", d_ff))))
-    else:
-        up = Part("up", Linear(width, d_ff))
-    activation = Activation("silu" if gated else fields.activation("hidden_act"), d_ff, gated)
-    feed_forward = [up, Part("activation", activation), Part("down", Linear(d_ff, width))]
-    for branch in (attention, feed_forward):
-        if dropout := fields.rate("hidden_dropout_prob"):
-            branch.append(Part("dropout", Dropout(width, dropout)))
-        if scaled:
-            branch.append(Part("scale", Lone((width,))))
-    return Sequence(
-        (
-            Part("attention_norm", Norm(width, shift=True), "norm"),
-            Part("attention", Sequence(tuple(attention)), "attention", padded),
-            Part("feed_forward_norm", Norm(width, shift=True), "norm"),
-            Part("feed_forward", Sequence(tuple(feed_forward)), "feed-forward"),
-        )
+        named = "hidden_size" if "hidden_size" in fields else "embed_dim"
+        fields.refuse(named, _("Give a multiple of the number of heads."))
+    return BlockShape(
+        d_model=width,
+        n_heads=heads,
+        d_ff=d_ff,
+        activation=fields.activation("hidden_act"),
+        dropout=fields.rate("hidden_dropout_prob"),
+        norm_first=True,
+        qkv_bias=fields.flag("qkv_bias"),
     )
