@@ -178,6 +178,12 @@ def test_other_networks_have_answers():
         assert training["activations"] > 0
 
 
+def test_shared_layers_keep_as_much_as_others():
+    """ALBERT runs one layer twelve times."""
+    kept = {name: train(tree(name), 2, 128, recompute=True)["activations"] for name in ("albert-base", "bert-base")}
+    assert kept["albert-base"] == pytest.approx(kept["bert-base"], rel=0.1)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"batch": 0}, {"length": -5}, {"devices": 0}, {"sharding": "zero4"}, {"precision": "fp12"}, {"optimiser": "adma"}],

@@ -11,7 +11,7 @@ from math import prod
 
 from pellucid.anatomy.compute import pairs
 from pellucid.anatomy.counts import positions
-from pellucid.anatomy.layers import indices, stack
+from pellucid.anatomy.layers import runs, stack
 from pellucid.anatomy.sizes import Size
 from pellucid.anatomy.tree import (
     Activation,
@@ -42,7 +42,7 @@ def kept(
         fused: Whether attention's scores are never stored.
         recompute: Whether only the inputs of layers are kept.
     """
-    depth = {name: len(layers) for name, layers in indices(visits).items()}
+    depth = runs(visits)
     total, inputs, read = Counter[str](), dict[str, int](), 0
     for visit in visits:
         rows, name = batch * positions(visit.positions, lengths), stack(visit)

@@ -11,11 +11,22 @@ def stack(visit: Visit) -> str:
 
 
 def indices(visits: Iterable[Visit]) -> dict[str, list[int]]:
-    """The indices of the layers of each stack; what stands outside counts as one layer."""
-    copies: dict[str, int] = {}
-    for visit in visits:
-        copies[stack(visit)] = min(visit.copies, copies.get(stack(visit), visit.copies))
+    """The indices of the layers of each stack that have parameters of their own; what stands outside is one layer."""
+    copies = _least((stack(visit), visit.copies) for visit in visits)
     return {name: _sliced(name) or list(range(n)) for name, n in copies.items()}
+
+
+def runs(visits: Iterable[Visit]) -> dict[str, int]:
+    """How many layers of each stack run one after another: more than have parameters, where those are shared."""
+    return _least((stack(visit), visit.times) for visit in visits)
+
+
+def _least(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The least number that stands beside each name: a mixture's experts are several in a layer."""
+    found: dict[str, int] = {}
+    for name, n in pairs:
+        found[name] = min(n, found.get(name, n))
+    return found
 
 
 def _sliced(name: str) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pellucid.anatomy import formats
 from pellucid.anatomy.counts import positions
-from pellucid.anatomy.layers import indices, stack
+from pellucid.anatomy.layers import runs, stack
 from pellucid.anatomy.sizes import Size, Sizes, whole
 from pellucid.anatomy.tree import Attention, Convolution, Linear, Node, Norm, Scan, Visit, walk
 from pellucid.language import _
@@ -99,7 +99,7 @@ def _passing(visits: list[Visit], batch: int, lengths: dict[str, int], together:
 
     Kernels are taken to be fused: no scores of attention are stored. Logits are those of the last position.
     """
-    depth = {name: len(layers) for name, layers in indices(visits).items()}
+    depth = runs(visits)
     worst, said, read, stream = 0, "", 0, 0
     for visit in visits:
         if visit.kind == "head" and isinstance(visit.leaf, Linear):
