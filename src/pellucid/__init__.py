@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pellucid.anatomy.reading import anatomy
     from pellucid.errors import PellucidError
     from pellucid.experiments.ladder import ladder
     from pellucid.experiments.playground import Playground
@@ -36,6 +37,7 @@ _HOMES = {
     "Sampling": "pellucid.generation.options",
     "Token": "pellucid.generation.decode",
     "TrainOptions": "pellucid.training.options",
+    "anatomy": "pellucid.anatomy.reading",
     "compare": "pellucid.tracing.moments",
     "edit": "pellucid.tracing.edits",
     "ladder": "pellucid.experiments.ladder",
@@ -63,6 +65,7 @@ __all__ = [
     "Sampling",
     "Token",
     "TrainOptions",
+    "anatomy",
     "compare",
     "edit",
     "ladder",
