@@ -97,7 +97,7 @@ def _scale_rules() -> dict[str, str]:
     }
 
 
-def known(name: str, names: Iterable[str], where: str) -> str:
+def known(name: str, names: Iterable[str], where: str = "") -> str:
     """The one of `names` that is meant.
 
     Raises:
