@@ -138,7 +138,8 @@ class Course:
             lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in documents]
             write_text(place / f"{name}.jsonl", "".join(lines))
         task = TextTask.prepare(str(place / "train.jsonl"), replace(options, **_columns(place)), place)
-        task.facts().update(notes=[*corpus.notes, *split.notes], held_out=split.how)
+        notes = dict.fromkeys([*corpus.notes, *split.notes, *task.facts()["notes"]])
+        task.facts().update(notes=list(notes), held_out=split.how)
         options = TrainOptions.of(options.given() | {"precision": machine_of(options).precision})
         course = Course(folder, task, options)
         contexts = [course._design(*shape).items for shape in wanted]  # by itself it would grow with the size
