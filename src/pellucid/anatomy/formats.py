@@ -81,19 +81,19 @@ def _packed(tree: Node, total: int, name: str) -> list[Size]:
     scales = sum(copies * packed.scales(leaf.inputs, leaf.outputs) for copies, leaf in matrices)
     rest = total - numbers
     return [
-        Size("weights", ceil(numbers * packed.bits / 8), f"{numbers:,} × {packed.bits} / 8"),
-        Size("scales", scales, _scale_rules()[name].format(n=sum(copies for copies, _leaf in matrices))),
-        Size("weights at 16 bits", 2 * rest, f"{rest:,} × 2"),
+        Size("weights", ceil(numbers * packed.bits / 8), f"{name}: {numbers:,} × {packed.bits} / 8"),
+        Size("weights", scales, _scale_rules()[name].format(n=sum(copies for copies, _leaf in matrices))),
+        Size("weights", 2 * rest, f"bf16: {rest:,} × 2"),
     ]
 
 
 def _scale_rules() -> dict[str, str]:
     """What `Packed.scales` counts, in the user's language."""
     return {
-        "fp8": _("of {n:,} matrices, 4 bytes a block of 128 × 128 (DeepSeek-AI 2024, DeepSeek-V3, section 3.3)"),
-        "int8": _("of {n:,} matrices, 4 bytes a neuron (Dettmers et al. 2022, LLM.int8)"),
-        "nf4": _("of {n:,} matrices, 1 byte for 64 numbers and 4 for 256 of those bytes (Dettmers et al. 2023, QLoRA)"),
-        "int4": _("of {n:,} matrices, a scale and a zero of 2.5 bytes for 128 weights (Lin et al. 2023, AWQ)"),
+        "fp8": _("scales of {n:,} matrices, 4 bytes a block of 128 × 128 (DeepSeek-AI 2024, DeepSeek-V3, section 3.3)"),
+        "int8": _("scales of {n:,} matrices, 4 bytes a neuron (Dettmers et al. 2022, LLM.int8)"),
+        "nf4": _("scales of {n:,} matrices, 1 byte for 64 weights, 4 for 256 such bytes (Dettmers et al. 2023, QLoRA)"),
+        "int4": _("scales and zeros of {n:,} matrices, 2.5 bytes for 128 weights (Lin et al. 2023, AWQ)"),
     }
 
 

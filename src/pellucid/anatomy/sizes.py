@@ -53,8 +53,6 @@ def titles() -> dict[str, str]:
     """The names of parts in the user's language."""
     return {
         "weights": _("weights"),
-        "weights at 16 bits": _("weights that stay at 16 bits"),
-        "scales": _("scales of the weights"),
         "buffers": _("buffers"),
         "cache": _("keys and values of past tokens"),
         "state": _("states of recurrent layers"),
