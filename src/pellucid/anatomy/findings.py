@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
-from pellucid.anatomy.tree import Dropout, Input, Linear, Node, Repeat, Reshape, Visit, walk
+from pellucid.anatomy.tree import Dropout, Input, Linear, Node, Part, Repeat, Reshape, Sequence, walk
 from pellucid.language import _
 
 
@@ -67,26 +67,22 @@ def linear_stacks(tree: Node) -> list[Stack]:
     else. In a tree made by a formula, which does not say what reads what, those that stand one after the other and
     belong to no attention or feed-forward layer.
     """
-    linears: list[tuple[str, Linear, bool]] = []  # path, layer, and whether the one before it in the list is its source
     stacks: list[list[tuple[str, Linear]]] = []
-    last: Visit | None = None
-    ends: dict[int, list[tuple[str, Linear]]] = {}
-    for path, visit in _single(tree):
-        leaf = visit.leaf
+    ends: list[list[tuple[str, Linear]]] = []  # by linear layer: the stack that it is in
+    last: Part | None = None  # the linear layer just before, if its tree is a formula's
+    for part, is_alone in _single(tree, Part("", tree)):
+        leaf = part.node
         if isinstance(leaf, Linear):
-            source = None
-            if leaf.follows:
-                source = len(linears) - leaf.follows
-            elif leaf.follows is None and last is not None and last.positions == visit.positions:
-                source = len(linears) - 1
-            stack = ends.pop(source, None) if source is not None and source >= 0 else None
-            if stack is None or stack[-1][1].outputs != leaf.inputs:
+            before = leaf.follows or 0
+            if leaf.follows is None and last is not None and last.positions == part.positions:
+                before = 1
+            stack = ends[-before] if 0 < before <= len(ends) else []
+            if not is_alone or not stack or stack[-1][1].outputs != leaf.inputs:
                 stack = []
                 stacks.append(stack)
-            stack.append((path, leaf))
-            ends[len(linears)] = stack
-            linears.append((path, leaf, source is not None))
-            last = visit if visit.kind in ("dense", "head") else None
+            stack.append((part.name, leaf))
+            ends.append(stack if is_alone else [])
+            last = part if is_alone and part.kind in ("dense", "head") else None
         elif not isinstance(leaf, (Input, Reshape)) and not (isinstance(leaf, Dropout) and not leaf.p):
             last = None
     return [_stack(stack) for stack in stacks if len(stack) > 1]
@@ -94,12 +90,28 @@ def linear_stacks(tree: Node) -> list[Stack]:
 
 def unused(tree: Node) -> list[str]:
     """The paths of layers that have parameters and never run: heads that only training uses, say."""
-    return [visit.path for visit in walk(tree) if visit.parameters and not visit.times]
+    return [visit.path.removesuffix(".*") for visit in walk(tree) if visit.parameters and not visit.times]
 
 
-def _single(tree: Node) -> list[tuple[str, Visit]]:
-    """Every leaf with its path in the module; of equal children that could follow each other, each by its number."""
-    return [(path, visit) for visit in walk(tree) for path in [visit.path]]
+def _single(node: Node, at: Part, is_alone: bool = True) -> Iterator[tuple[Part, bool]]:
+    """Every leaf by its full path, equal children each by its number; and whether it is one, not several side by side."""
+    if isinstance(node, Sequence):
+        for part in node.parts:
+            name, kind, positions = (
+                f"{at.name}.{part.name}".strip("."),
+                part.kind or at.kind,
+                part.positions or at.positions,
+            )
+            yield from _single(part.node, Part(name, part.node, kind, positions), is_alone)
+    elif isinstance(node, Repeat) and not node.shared and node.active is None:
+        name, _bracket, slices = at.name.rstrip("]").partition("[")
+        bounds = [[*map(int, run.split(":"))] for run in slices.split(",")] if slices else [[0, node.n]]
+        for n in (n for run in bounds for n in range(*run)):
+            yield from _single(node.child, at._replace(name=f"{name}.{n}"), is_alone)
+    elif isinstance(node, Repeat):
+        yield from _single(node.child, at, is_alone=False)
+    else:
+        yield at._replace(node=node), is_alone
 
 
 def _stack(layers: list[tuple[str, Linear]]) -> Stack:

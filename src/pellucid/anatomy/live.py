@@ -7,6 +7,7 @@ parameters moved over data a convolution, and scores made of data by data, softm
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -71,7 +72,7 @@ def collapse(module: nn.Module, stack: Stack) -> tuple[Tensor, Tensor | None]:
     """
     weight = bias = None
     for path in stack.paths:
-        layer = module.get_submodule(path)
+        layer = dict(module.named_modules()).get(path)
         if not isinstance(layer, nn.Linear):
             raise PellucidError(_("{path} is no nn.Linear.").format(path=path), type(layer).__name__)
         own = layer.weight.detach().double()
@@ -174,6 +175,8 @@ def _swap(module: nn.Module, new: Callable[[Tensor], Tensor]) -> None:
 def _as_it_was(module: nn.Module) -> Iterator[None]:
     """In eval mode, without fused paths; afterwards every attribute of every module is what it was before."""
     before = []
+    log = logging.getLogger("torch._subclasses.fake_tensor")  # it tells of wrong shapes before it raises
+    told, log.disabled = log.disabled, True
     for inner in module.modules():
         own = inner.__dict__
         before.append((own, dict(own), [(own[name], dict(own[name])) for name in ("_parameters", "_buffers")]))
@@ -185,6 +188,7 @@ def _as_it_was(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        log.disabled = told
         for own, attributes, held in before:
             for now, then in ((own, attributes), *held):
                 now.clear()
@@ -337,7 +341,9 @@ class _Watch(TorchDispatchMode):
                 steps = floats[0].numel() // module.input_size
                 for suffix, leaf, names in _layers(module):
                     claims = [self.known(getattr(module, name)).made for name in names]
-                    self._add(_join(path, suffix), leaf, steps, tuple(c for claim in claims for c in claim), kind="recurrent")
+                    self._add(
+                        _join(path, suffix), leaf, steps, tuple(c for claim in claims for c in claim), kind="recurrent"
+                    )
             elif "Dropout" in type(module).__name__ and getattr(module, "p", 0) and floats:
                 self._add(path, tree.Dropout(floats[0].shape[-1], module.p), rows)
                 self._known[floats[0]] = replace(self.known(floats[0]), linear=None)
@@ -382,7 +388,7 @@ class _Watch(TorchDispatchMode):
             result.weights = True
         elif plain in ACTIVATIONS and result.data:
             self._activation(plain, outs[0])
-        elif "pool" in plain or (plain == "mean" and given[0].ndim == 4):
+        elif "pool" in plain or (plain == "mean" and given[0].ndim == 4 and len(named.get("dim") or ()) == 2):
             self._pool(plain, given[0], outs[0])
         elif plain == "add":
             result = self._bias(given, result)
@@ -462,7 +468,9 @@ class _Watch(TorchDispatchMode):
         if result.data:
             self._filled.add(storage)
 
-    def _add(self, path: str, leaf: tree.Layer, positions: int = 1, claims: tuple[Claim, ...] = (), **more: Any) -> Record:
+    def _add(
+        self, path: str, leaf: tree.Layer, positions: int = 1, claims: tuple[Claim, ...] = (), **more: Any
+    ) -> Record:
         record = Record(path, leaf, positions, claims, self.now, **more)
         self.records.append(record)
         return record

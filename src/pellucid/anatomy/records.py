@@ -150,7 +150,7 @@ def _nodes(
     """A layer, and what of it must stand beside it because it is counted, or trained, otherwise."""
     leaf, path = record.leaf, record.path
     still = [claim.name in fixed for claim in record.claims]
-    beside: list[tuple[str, Node]] = []
+    beside: Lone | None = None
     runs = record.runs
     if record.claims and not any(first):
         tied = len(record.claims) == 1 and record.claims[0] in owners
@@ -158,19 +158,16 @@ def _nodes(
             leaf = replace(leaf, tied_to=owners[record.claims[0]])
         else:
             record = replace(record, copies=0)
-    elif isinstance(leaf, (Linear, Convolution)) and len(first) == 2 and (len(set(first)) > 1 or len(set(still)) > 1):
-        weight, bias = record.claims
-        if first[0] and not first[1]:
-            leaf = replace(leaf, bias=False)
-        elif first[0]:
-            leaf = replace(leaf, bias=False)
-            beside.append((f"{path}.bias", Lone((bias.numbers,), fixed=still[1])))
-        else:
-            beside.append((f"{path}.bias", Lone((bias.numbers,), fixed=still[1])))
-            if isinstance(leaf, Linear) and weight in owners and record.copies == 1:
-                leaf = replace(leaf, bias=False, tied_to=owners[weight])
-            else:
-                record = replace(record, copies=0)
+    elif isinstance(leaf, Linear) and first == [False, True] and record.claims[0] in owners and record.copies == 1:
+        leaf, still = replace(leaf, tied_to=owners[record.claims[0]]), still[1:]  # a tied head with its own bias
+    elif (
+        isinstance(leaf, (Linear, Convolution)) and len(first) == 2 and (first != [True, True] or len(set(still)) == 2)
+    ):
+        leaf = replace(leaf, bias=False)
+        if first[1]:
+            beside = Lone((record.claims[1].numbers,), fixed=still[1])
+        if not first[0]:
+            record = replace(record, copies=0)
         still = still[:1]
     if still and all(still):
         leaf = replace(leaf, fixed=True)
@@ -179,7 +176,8 @@ def _nodes(
         shared = record.copies == 1 and runs > 1
         node = Repeat(runs, node, shared=True) if shared else Repeat(record.copies, node, active=runs)
     yield path, Repeat(calls, node, shared=True) if calls > 1 else node
-    yield from beside
+    if beside is not None:
+        yield f"{path}_bias".strip("_"), beside
 
 
 # what kind
