@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pellucid.anatomy import counts, families
@@ -61,6 +61,11 @@ class Comparison:
             tuple(_changes(left, right)),
         )
 
+    def json(self) -> dict[str, Any]:
+        """Plain data."""
+        rows = {"kinds": [row._asdict() for row in self.kinds], "changes": [one._asdict() for one in self.changes]}
+        return asdict(self) | rows | {"total": self.total._asdict(), "neurons": self.neurons._asdict()}
+
 
 def _changes(left: Anatomy, right: Anatomy) -> list[Change]:
     """From the left configuration to the right one, setting by setting: a sum that telescopes to the difference.
@@ -86,7 +91,7 @@ def _changes(left: Anatomy, right: Anatomy) -> list[Change]:
         except PellucidError:
             continue
         if now != total:
-            values = [tuple(side.config.get(name) for name in waiting) for side in (left, right)]
-            changes.append(Change(tuple(waiting), *values, now - total))
+            before, after = (tuple(side.config.get(name) for name in waiting) for side in (left, right))
+            changes.append(Change(tuple(waiting), before, after, now - total))
         total, waiting = now, []
     return changes

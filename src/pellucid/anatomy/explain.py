@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pellucid.anatomy import counts
 from pellucid.anatomy.compute import pairs
@@ -68,6 +68,24 @@ class Formula:
     @property
     def total(self) -> int:
         return sum(group.total for group in self.groups)
+
+    def json(self) -> dict[str, Any]:
+        """Plain data: the formula as text, and term by term."""
+        groups = [
+            {
+                "times": group.times,
+                "each": group.each,
+                "terms": [term._asdict() | {"value": term.value} for term in group.terms],
+            }
+            for group in self.groups
+        ]
+        return {
+            "quantity": self.quantity,
+            "part": self.part,
+            "total": self.total,
+            "formula": str(self),
+            "groups": groups,
+        }
 
     def __str__(self) -> str:
         lines = [str(group) for group in self.groups]

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pellucid.anatomy import compute, counts, explain, families
+from pellucid.anatomy import compute, counts, explain, families, questions
 from pellucid.anatomy.compare import Comparison
 from pellucid.anatomy.what_if import changed
 from pellucid.errors import PellucidError
@@ -86,6 +86,14 @@ class Anatomy:
         tree = families.describe(config, self.where)
         said = ", ".join(f"{name}={value}" for name, value in changes.items())
         return replace(self, name=f"{self.name}, {said}", tree=tree, config=config, entry=None)
+
+    def training(self, tokens: float | None = None, device: str | None = None, **options: Any) -> questions.Training:
+        """FLOPs, memory, time, money and energy of a training; see `questions.train`."""
+        return questions.train(self, tokens, device, **options)
+
+    def serving(self, format: str = "bf16", device: str | None = None, **options: Any) -> questions.Serving:
+        """Memory, speed and price of running it; see `questions.serve`."""
+        return questions.serve(self, format, device=device, **options)
 
     def compare(self, other: Anatomy) -> Comparison:
         """Both side by side, and where the difference lies."""

@@ -118,4 +118,17 @@ def _write_anything() -> None:
 
 
 # each registers its commands with `app`
-from pellucid.cli import asking, ladder, look, playground, predicting, probe, sets, step, sweep, training, writing  # noqa: E402, F401
+from pellucid.cli import (
+    anatomy,
+    asking,
+    ladder,
+    look,
+    playground,
+    predicting,
+    probe,
+    sets,
+    step,
+    sweep,
+    training,
+    writing,
+)  # noqa: E402, F401

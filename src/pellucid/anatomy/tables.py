@@ -1,0 +1,171 @@
+"""The answers of `questions` in a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from pellucid.anatomy.sizes import Sizes, said, titles
+from pellucid.language import _
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pellucid.anatomy.optimal import Budget
+    from pellucid.anatomy.questions import Hardware, Model, Models, Serving, Training
+
+Lines = Iterator["RenderableType"]
+
+
+def short(number: float) -> str:
+    """174.6 B, 124.4 M, 3.1e+23: four figures are enough to talk of."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= 1000 * size:
+            break
+        if number >= size:
+            return f"{number / size:.4g} {letter}"
+    return f"{number:.4g}"
+
+
+def models(table: Models) -> Lines:
+    """The catalogue: what was counted beside what was published."""
+    rows = _table(_("model"), _("parameters"), _("published"), _("difference"), right=(1, 2, 3))
+    for row in table.rows:
+        rows.add_row(row.entry.name, *_counted(row))
+    yield rows
+    for row in table.rows:
+        if len(table.rows) <= 12 and (note := row.entry.note):
+            yield Text(f"{row.entry.name}: {note}")
+    if any(row.entry.status for row in table.rows):
+        yield Text(_("Of rumoured and undisclosed models nothing is counted: no configuration was published."))
+    n = len(table.rows)
+    yield Text(_("{n} models. `pellucid anatomy NAME` opens one; --json has sources and notes.").format(n=n))
+
+
+def _counted(row: Model) -> tuple[str, str, str]:
+    published = row.entry.published or ""
+    status = {"rumour": _("rumour"), "undisclosed": _("undisclosed")}.get(row.entry.status or "", "")
+    if row.total is None:
+        return status or "–", published, ""
+    total = f"{row.total:,}"
+    difference = "" if row.difference is None else f"{row.difference:+.2%}" if row.difference else "="
+    return total, published, difference
+
+
+def hardware(table: Hardware) -> Lines:
+    """The devices, each figure as its maker prints it."""
+    rows = _table(_("device"), _("TFLOP/s"), _("GB"), _("GB/s"), _("W"), _("$/h"), _("price of"), right=(1, 2, 3, 4, 5))
+    for device in table.rows:
+        name, peak = device.rate()
+        rows.add_row(
+            device.name,
+            f"{peak / 1e12:,.0f} {name}",
+            f"{device.memory / 1e9:,.0f}",
+            f"{device.bandwidth / 1e9:,.0f}",
+            f"{device.power:,.0f}" if device.power else "–",
+            f"{device.price:.2f}" if device.price else "–",
+            str(device.price_date),
+        )
+    yield rows
+    yield Text(_("Peaks are dense, of the fastest format for training; --json has the others, and every source."))
+
+
+def budget(answer: Budget) -> Lines:
+    """What a budget buys, and the formulas."""
+    rows = _table(_("best model, by"), _("parameters"), _("tokens"), _("loss"), right=(1, 2, 3))
+    for best in answer.optima:
+        rows.add_row(best.source, short(best.parameters), short(best.tokens), f"{best.loss:.2f}")
+    yield rows
+    yield from _formulas([line for name, line in answer.reasons.items() if not name.startswith("optimum")])
+
+
+def serving(answer: Serving) -> Lines:
+    """Memory part by part, whether it fits, how fast at most."""
+    shape = _("{name}: weights in {format}, cache in {cache}, {batch:,} × {length:,} tokens").format(
+        name=answer.name,
+        format=answer.number_format,
+        cache=answer.cache_format,
+        batch=answer.batch,
+        length=answer.length,
+    )
+    yield Text(shape, style="bold")
+    yield _sizes(answer.sizes)
+    if answer.token:
+        yield Text(_("One more token of a text takes {size}.").format(size=said(answer.token)))
+    if answer.device is not None:
+        at = {"device": answer.device.title, "n": answer.devices, "size": said(answer.device.memory)}
+        yield _verdict(answer.fits, _("{n:,} × {device}, {size} each").format(**at))
+        most = _("At most {context:,} tokens at this batch, or {batch:,} texts of this length.")
+        yield Text(most.format(context=answer.largest_context, batch=answer.largest_batch))
+    if answer.speed is not None:
+        speed = _("At most {speed:,.1f} tokens a second in all; what holds back is {bound}.")
+        bound = {"bandwidth": _("bandwidth"), "compute": _("compute")}[answer.speed.bound]
+        yield Text(speed.format(speed=answer.speed.tokens_per_second, bound=bound))
+        if answer.speed.money is not None:
+            yield Text(_("A million tokens cost at least {money:,.2f} $.").format(money=answer.speed.money))
+    yield from _formulas(answer.explain())
+
+
+def training(answer: Training) -> Lines:
+    """Work, memory, time, money; what was published beside."""
+    yield Text(_("{name}, {n} tokens").format(name=answer.name, n=short(answer.examples)), style="bold")
+    both = _("FLOPs: {rule:.4g} by 6ND; {exact:.4g} by operation at {length:,} tokens a text ({difference:+.1%}).")
+    difference = answer.exact / answer.rule - 1
+    yield Text(both.format(rule=answer.rule, exact=answer.exact, length=answer.length, difference=difference))
+    if answer.memory is not None:
+        yield _sizes(answer.memory)
+    if answer.device is not None and answer.memory is not None:
+        at = {"n": answer.devices, "device": answer.device.title, "size": said(answer.device.memory)}
+        yield _verdict(answer.fits, _("{n:,} × {device}, {size} each").format(**at))
+        if answer.smallest is None:
+            yield Text(_("On no number of these devices does it fit."))
+        else:
+            said_so = _("It fits on {n:,} of them or more, shared out by {sharding}.")
+            yield Text(said_so.format(n=answer.smallest, sharding=answer.sharding))
+    rows = _table("", _("device-hours"), _("days"), _("money"), _("energy"), right=(1, 2, 3, 4))
+    for name, cost in ((_("foretold"), answer.cost), (_("published"), answer.published)):
+        if cost is not None:
+            rows.add_row(
+                name,
+                f"{cost.device_hours:,.0f}",
+                f"{cost.days:,.2f}",
+                "–" if cost.money is None else f"{cost.money:,.0f} $",
+                "–" if cost.energy_kwh is None else f"{cost.energy_kwh / 1000:,.1f} MWh",
+            )
+    if rows.row_count:
+        yield rows
+    if answer.utilisation is not None:
+        yield Text(_("The published hours mean a utilisation of {share:.1%}.").format(share=answer.utilisation))
+    yield from _formulas(answer.explain())
+
+
+def _verdict(fits: bool | None, where: str) -> Text:
+    if fits:
+        return Text(_("Fits: {where}.").format(where=where), style="green")
+    return Text(_("Does not fit: {where}.").format(where=where), style="red")
+
+
+def _sizes(sizes: Sizes) -> Table:
+    """A part a row, parts of one name together."""
+    rows = _table(_("memory"), "", right=(1,))
+    names = titles()
+    for name in dict.fromkeys(part.name for part in sizes.parts):
+        rows.add_row(names[name], said(sizes[name]))
+    rows.add_row(_("in all"), said(sizes.total), style="bold")
+    return rows
+
+
+def _formulas(lines: list[str]) -> Lines:
+    yield Text(_("How the numbers come about:"), style="bold")
+    for line in lines:
+        yield Text(f"  {line}")
+
+
+def _table(*columns: str, right: tuple[int, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for n, column in enumerate(columns):
+        table.add_column(column, justify="right" if n in right else "left", overflow="fold")
+    return table
