@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 # told apart by readers who are colour-blind, too (Okabe and Ito 2008)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8a8a8a")
-CHINESE = ("Noto Sans CJK SC", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Micro Hei")
-CHINESE += ("WenQuanYi Zen Hei", "SimHei")
+CHINESE = (
+    *("Noto Sans CJK SC", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Micro Hei"),
+    *("WenQuanYi Zen Hei", "SimHei"),
+)
 GRID = 90  # points on each side of a decision surface
 PANELS = 24  # at most
 
