@@ -116,9 +116,11 @@ KEPT = {  # bytes of keys and values a token at 16 bits
     "deepseek-v3": 70_272,
 }
 MODULES = ("gpt:", "llama:", "mamba:", "masked:", "sequences:", "pictures_and_text:")
-NOT_IN_TRANSFORMERS = ("transformer", "nanogpt", "mingpt", "minicpm")
+NOT_IN_TRANSFORMERS = ("transformer", "nanogpt", "mingpt", "minicpm", "palm")
 CLASSES = {  # where it is not the language model's
-    **dict.fromkeys(("albert", "bert", "clip", "distilbert", "electra", "roberta", "xlm-roberta"), "AutoModel"),
+    **dict.fromkeys(
+        ("albert", "bert", "clip", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"), "AutoModel"
+    ),
     **dict.fromkeys(("bart", "marian", "mt5", "t5"), "AutoModelForSeq2SeqLM"),
     "whisper": "AutoModelForSpeechSeq2Seq",
     "gemma3": "AutoModelForImageTextToText",
@@ -303,6 +305,7 @@ DRAWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "gemma": modern(head_dim=HEAD_DIM, attention_bias=BOOL),
     "gemma2": modern(head_dim=HEAD_DIM, attention_bias=BOOL),
     "gemma3_text": modern(head_dim=HEAD_DIM, attention_bias=BOOL),
+    "glm4": modern(head_dim=HEAD_DIM, attention_bias=BOOL),
     "gpt2": renamed(OPENAI, n_inner=st.none() | st.integers(1, 40)),
     "gpt_bigcode": renamed(OPENAI, n_inner=st.none() | st.integers(1, 40), multi_query=BOOL),
     "gpt_neox": renamed(CLASSIC | same("intermediate_size"), use_parallel_residual=BOOL, attention_bias=BOOL),
@@ -326,14 +329,18 @@ DRAWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         use_conv_bias=BOOL,
         time_step_rank=st.just("auto") | st.integers(1, 5),
     ),
+    "ministral": modern(head_dim=HEAD_DIM),
     "mistral": modern(head_dim=st.none() | HEAD_DIM),
     "mixtral": modern(**ROUTED),
+    "mpnet": renamed(BERT, relative_attention_num_buckets=st.integers(2, 9)),
     "mpt": renamed(
         {"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
         | same("vocab_size")
     ),
+    "nanochat": modern(attention_bias=BOOL),
     "olmo": modern(attention_bias=BOOL),
     "olmo2": modern(attention_bias=BOOL),
+    "olmo3": modern(attention_bias=BOOL),
     "olmoe": modern(num_experts=st.integers(3, 5), num_experts_per_tok=st.integers(1, 3), attention_bias=BOOL),
     "openai-gpt": renamed(OPENAI),
     "opt": renamed(

@@ -152,9 +152,8 @@ def _attention(shape: DecoderShape, window: int | None) -> Sequence:
             parts.append(Part("query_norm", Norm(queries, shift=False), "norm"))
             parts.append(Part("key_norm", Norm(keys, shift=False), "norm"))
         elif shape.qk_norm:
-            shift = shape.norm == "layer"
-            parts.append(Part("query_norm", Norm(shape.head_dim, shift, heads=shape.n_heads), "norm"))
-            parts.append(Part("key_norm", Norm(shape.head_dim, shift, heads=shape.n_kv_heads), "norm"))
+            parts.append(Part("query_norm", _norm(shape, shape.head_dim, shape.n_heads), "norm"))
+            parts.append(Part("key_norm", _norm(shape, shape.head_dim, shape.n_kv_heads), "norm"))
         product = Attention(
             shape.n_heads, shape.n_kv_heads, shape.head_dim, window, rotated, normed=bool(shape.qk_norm)
         )
@@ -229,5 +228,5 @@ def _norm_part(shape: DecoderShape, name: str) -> Part:
     return Part(name, _norm(shape), "norm")
 
 
-def _norm(shape: DecoderShape, width: int | None = None) -> Norm:
-    return Norm(width or shape.d_model, shift=shape.norm == "layer", plain=shape.norm == "plain")
+def _norm(shape: DecoderShape, width: int | None = None, heads: int | None = None) -> Norm:
+    return Norm(width or shape.d_model, shape.norm == "layer", heads, plain=shape.norm == "plain")

@@ -107,7 +107,6 @@ CONVNEXT = PICTURES | {
     "hidden_act": "gelu",
 }
 BUILT = PICTURES | {"num_classes": 1000}
-BUILT = PICTURES | {"num_classes": 1000}
 MOBILENET = PICTURES | {"depth_multiplier": 1.0, "min_depth": 8, "hidden_act": "relu6"}
 T5 = {
     "vocab_size": 32128,
@@ -147,7 +146,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "activation_function": "gelu",
         "dropout": 0.1,
     },
-    "alexnet": BUILT | {"groups": [1, 1, 1, 1, 1]},
     "alexnet": BUILT | {"groups": [1, 1, 1, 1, 1]},
     "bert": BERT,
     "bloom": {
@@ -207,8 +205,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "deit": VIT,
     "dense": {"bias": True, "activation": "relu", "output_activation": "linear"},
     "densenet": BUILT | {"growth_rate": 32, "block_config": [6, 12, 24, 16], "num_init_features": 64, "bn_size": 4},
-    "dense": {"bias": True, "activation": "relu", "output_activation": "linear"},
-    "densenet": BUILT | {"growth_rate": 32, "block_config": [6, 12, 24, 16], "num_init_features": 64, "bn_size": 4},
     "dinov2": VIT | {"patch_size": 14, "mlp_ratio": 4, "use_swiglu_ffn": False, "use_mask_token": True},
     "distilbert": {
         "vocab_size": 30522,
@@ -265,7 +261,16 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "gemma3": {},
     "gemma3_text": GEMMA | {"vocab_size": 262208, "max_position_embeddings": 131072, "sliding_window_pattern": 6},
     "googlenet": BUILT | {"aux_logits": True},
-    "googlenet": BUILT | {"aux_logits": True},
+    "glm4": LLAMA
+    | {
+        "vocab_size": 151552,
+        "intermediate_size": 13696,
+        "num_hidden_layers": 40,
+        "num_key_value_heads": 2,
+        "head_dim": 128,
+        "max_position_embeddings": 131072,
+        "attention_bias": True,
+    },
     "gpt2": GPT,
     "gpt_bigcode": GPT | {"activation_function": "gelu_pytorch_tanh", "multi_query": True},
     "gpt_neo": {
@@ -318,8 +323,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "granite": LLAMA,
-    "inception_v3": BUILT | {"image_size": 299, "aux_logits": True},
-    "lenet-5": {"num_channels": 1, "image_size": 32},
     "inception_v3": BUILT | {"image_size": 299, "aux_logits": True},
     "lenet-5": {"num_channels": 1, "image_size": 32},
     "llama": LLAMA,
@@ -381,6 +384,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "minicpm": LLAMA,
+    "ministral": MISTRAL | {"sliding_window": 4096},
     "mistral": MISTRAL | {"sliding_window": 4096},
     "mixtral": MISTRAL | {"num_local_experts": 8, "num_experts_per_tok": 2},
     "mobilenet_v1": MOBILENET | {"classifier_dropout_prob": 0.999},
@@ -394,7 +398,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "classifier_dropout_prob": 0.8,
     },
     "mobilenet_v3": BUILT,
-    "mobilenet_v3": BUILT,
+    "mpnet": {name: value for name, value in BERT.items() if name != "type_vocab_size"}
+    | {"vocab_size": 30527, "relative_attention_num_buckets": 32},
     "mpt": {
         "vocab_size": 50368,
         "d_model": 2048,
@@ -413,6 +418,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_heads": 6,
         "feed_forward_proj": "gated-gelu",
     },
+    "nanochat": LLAMA
+    | {
+        "vocab_size": 50304,
+        "hidden_size": 768,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 6,
+        "hidden_act": "relu2",
+    },
     "nanogpt": {
         "block_size": 1024,
         "vocab_size": 50304,
@@ -424,6 +438,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "olmo": LLAMA | {"vocab_size": 50304},
     "olmo2": LLAMA | {"vocab_size": 50304},
+    "olmo3": LLAMA | {"vocab_size": 50304, "sliding_window": 4096},
     "olmoe": LLAMA
     | {
         "vocab_size": 50304,
@@ -503,7 +518,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "downsample_in_bottleneck": False,
     },
     "resnext": BUILT | {"groups": 1, "width_per_group": 64},
-    "resnext": BUILT | {"groups": 1, "width_per_group": 64},
     "roberta": BERT | {"vocab_size": 50265},
     "siglip_vision_model": TOWER | {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh"},
     "smollm3": LLAMA
@@ -516,7 +530,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 32768,
         "tie_word_embeddings": True,
     },
-    "squeezenet": BUILT | {"version": "1_0"},
     "squeezenet": BUILT | {"version": "1_0"},
     "stablelm": LLAMA
     | {
@@ -555,7 +568,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "t5": T5,
-    "vgg": BUILT,
     "vgg": BUILT,
     "vit": VIT,
     "whisper": {

@@ -169,6 +169,27 @@ def falcon(fields: Fields) -> Sequence:
     )
 
 
+def palm(fields: Fields) -> Sequence:
+    """PaLM (Chowdhery et al. 2022), by the columns of its table 1: one key and value for all heads, no biases."""
+    return _gpt(
+        fields,
+        n_layers="layers",
+        n_heads="heads",
+        context="sequence_length",
+        d_model="d_model",
+        n_kv_heads=1,
+        head_dim=fields.size("head_dim"),
+        norm="scale",
+        order="parallel",
+        positions="rotary",
+        gated=True,
+        qkv_bias=False,
+        output_bias=False,
+        ff_bias=False,
+        activation="silu",
+    )
+
+
 def _openai(fields: Fields, context: str = "n_positions", **settings: Any) -> Sequence:
     """OpenAI's names of the sizes."""
     return _gpt(fields, "n_embd", "n_layer", "n_head", context, **settings)

@@ -147,6 +147,22 @@ def starcoder2(fields: Fields) -> Sequence:
     return _llama(fields, norm="layer", gated=False, **bias, sliding_windows=_windows(fields, lambda n: True))
 
 
+def olmo3(fields: Fields) -> Sequence:
+    """OLMo 3 (Team OLMo 2025): every fourth layer sees all, the others have a window."""
+    windows = _windows(fields, lambda n: (n + 1) % 4 != 0)
+    return _llama(fields, **_biases(fields), order="after", qk_norm="full", sliding_windows=windows)
+
+
+def glm4(fields: Fields) -> Sequence:
+    """GLM-4 (Team GLM 2024): norms before and after each part, biases in queries, keys and values."""
+    return _llama(fields, qkv_bias=fields.flag("attention_bias"), order="both")
+
+
+def nanochat(fields: Fields) -> Sequence:
+    """nanochat (Karpathy 2025): norms have no parameters, queries and keys are normed too; squared ReLU, no gate."""
+    return _llama(fields, **_biases(fields), norm="plain", qk_norm=True, gated=False)
+
+
 def stablelm(fields: Fields) -> Sequence:
     """StableLM (Bellagente et al. 2024): Llama with layer norm, in the 12B side by side behind one norm."""
     return _llama(

@@ -2,7 +2,7 @@
 
 from pellucid.anatomy.families.blocks import BlockShape, block
 from pellucid.anatomy.families.fields import Fields
-from pellucid.anatomy.tree import Activation, Dropout, Embedding, Linear, Norm, Part, Repeat, Sequence
+from pellucid.anatomy.tree import Activation, Dropout, Embedding, Linear, Lone, Norm, Part, Repeat, Sequence
 from pellucid.language import _
 
 
@@ -14,6 +14,13 @@ def bert(fields: Fields) -> Sequence:
 def roberta(fields: Fields) -> Sequence:
     """RoBERTa (Liu et al. 2019), XLM-R (Conneau et al. 2019): the first two rows of the position table are not read."""
     return _encoder(fields, _block(fields), pooled=True)
+
+
+def mpnet(fields: Fields) -> Sequence:
+    """MPNet (Song et al. 2020): no token types, and a table that says what each distance adds to all scores."""
+    shape = _block(fields)
+    distances = Part("distances", Lone((fields.size("relative_attention_num_buckets"), shape.n_heads)), "attention")
+    return _encoder(fields, shape, extra=[distances], pooled=True)
 
 
 def electra(fields: Fields) -> Sequence:
@@ -65,6 +72,7 @@ def _encoder(
     width: int | None = None,
     always_projected: bool = False,
     pooled: bool = False,
+    extra: list[Part] | None = None,
 ) -> Sequence:
     """Part names are those of `networks.encoder`; `width` is the embeddings', where it is not the blocks'."""
     width = width or shape.d_model
@@ -78,7 +86,7 @@ def _encoder(
     parts.append(Part("embedding_norm", Norm(width, shift=True), "norm"))
     if always_projected or width != shape.d_model:
         parts.append(Part("embedding_in", Linear(width, shape.d_model), "embedding"))
-    parts.append(dropout)
+    parts += [dropout, *(extra or [])]
     parts.append(Part("blocks", layers or Repeat(fields.size("num_hidden_layers"), block(shape))))
     body = [part._replace(positions="token") for part in parts]
     return Sequence((*body, *_head(fields, shape, width, pooled)))
