@@ -155,7 +155,7 @@ def test_equal_blocks_are_written_once():
     assert sum("conv5[" in path for path in paths) == 14
 
 
-sizes = st.sampled_from([32, 48, 64])
+sizes = st.sampled_from([(32, 32), (48, 48), (64, 32), (48, 64)])
 labels = st.integers(1, 7)
 
 
@@ -301,18 +301,20 @@ def test_a_drawn_configuration_counts_as_transformers_builds_it(family, data):
     import transformers
 
     prefix, drawn = FAMILIES[family]
-    side, classes = data.draw(sizes), data.draw(labels)
+    (height, width), classes = data.draw(sizes), data.draw(labels)
     if family == "efficientnet":
-        side = 64  # its windows lean to one side, which loses a row where a picture's side is odd
-    given_fields = data.draw(drawn) | {"image_size": side}
+        height = width = 64  # its windows lean to one side, which loses a row where a picture's side is odd
+    elif family == "dinov2":
+        width = height  # there it reads no others
+    given_fields = data.draw(drawn) | {"image_size": height if height == width else [height, width]}
     config = getattr(transformers, f"{prefix}Config")(**given_fields, num_labels=classes, attn_implementation="eager")
     with torch.device("meta"):
         model = getattr(transformers, f"{prefix}ForImageClassification")(config).eval()
-        picture = torch.zeros(1, getattr(config, "num_channels", 3), side, side)
+        picture = torch.zeros(1, config.num_channels, height, width)
         with FlopCounterMode(display=False) as counter:
             model(picture)
-    content = config.to_dict() | {"image_size": side}
-    tree = families.describe(content | {"architectures": [type(model).__name__]})
+    content = config.to_dict() | {"image_size": given_fields["image_size"], "architectures": [type(model).__name__]}
+    tree = families.describe(content)
     parameters = counts.parameters(tree)
     names = {name for name, _ in model.named_parameters()}
     assert parameters.total == sum(parameter.numel() for parameter in model.parameters())
