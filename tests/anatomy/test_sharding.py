@@ -173,7 +173,7 @@ def test_some_fit_on_no_number_of_devices():
 
 
 def test_other_networks_have_answers():
-    for name in ("lenet-5", "bert-base", "t5-base", "mamba-2.8b", "deepseek-v3", "whisper-tiny"):
+    for name in ("lenet-5", "googlenet", "bert-base", "t5-base", "mamba-2.8b", "deepseek-v3", "whisper-tiny"):
         training = train(tree(name), 2, 128, 8, "fsdp", recompute="lenet" not in name)
         assert training["activations"] > 0
 

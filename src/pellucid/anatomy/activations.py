@@ -44,7 +44,7 @@ def kept(
     """
     depth = runs(visits)
     total, inputs, read = Counter[str](), dict[str, int](), 0
-    for visit in visits:
+    for visit in (visit for visit in visits if visit.times):
         rows, name = batch * positions(visit.positions, lengths), stack(visit)
         inputs.setdefault(name, read)
         total[name] += visit.times * _of_leaf(visit, rows, read, lengths, size, stream, fused)

@@ -30,6 +30,7 @@ PACKED = {
     "nf4": Packed(4, lambda inputs, outputs: ceil(inputs * outputs / 64) + 4 * ceil(inputs * outputs / (64 * 256))),
     "int4": Packed(4, lambda inputs, outputs: ceil(2.5 * ceil(inputs / 128) * outputs)),
 }
+FORMATS = (*PLAIN, *PACKED, *gguf.KINDS)
 CACHES = {  # of keys and values: numbers in a block, and its bytes
     **{name: (1, size) for name, size in {**PLAIN, "fp8": 1, "int8": 1}.items()},  # one scale for all does not count
     **{name.lower(): gguf.BLOCKS[name] for name in ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL")},  # llama.cpp's
@@ -51,13 +52,9 @@ def weights(tree: Node, number_format: str = "bf16") -> Sizes:
     if name in gguf.KINDS:
         return Sizes(tuple(_of_type(block, numbers) for block, numbers in gguf.types(tree, name).items()))
     counted = parameters(tree)
-    parts = _packed(tree, counted.total, name) if name in PACKED else _plain(counted.total, PLAIN[name])
-    if counted.buffers:
-        parts.append(Size("buffers", 4 * counted.buffers, f"{counted.buffers:,} × 4"))
-    return Sizes(tuple(parts))
-
-
-FORMATS = (*PLAIN, *PACKED, *gguf.KINDS)
+    parts = _packed(tree, counted.total, name) if name in PACKED else [_plain(name, counted.total)]
+    parts.append(Size("buffers", 4 * counted.buffers, f"fp32: {counted.buffers:,} × 4"))
+    return Sizes(tuple(part for part in parts if part.bytes))
 
 
 def _of_type(name: str, numbers: int) -> Size:
@@ -65,8 +62,8 @@ def _of_type(name: str, numbers: int) -> Size:
     return Size("weights", numbers * size // count, f"{name}: {numbers:,} × {size} / {count}")
 
 
-def _plain(numbers: int, size: int) -> list[Size]:
-    return [Size("weights", numbers * size, f"{numbers:,} × {size}")] if numbers else []
+def _plain(name: str, numbers: int) -> Size:
+    return Size("weights", numbers * PLAIN[name], f"{name}: {numbers:,} × {PLAIN[name]}")
 
 
 def _packed(tree: Node, total: int, name: str) -> list[Size]:
@@ -79,11 +76,10 @@ def _packed(tree: Node, total: int, name: str) -> list[Size]:
     ]
     numbers = sum(copies * leaf.weights for copies, leaf in matrices)
     scales = sum(copies * packed.scales(leaf.inputs, leaf.outputs) for copies, leaf in matrices)
-    rest = total - numbers
     return [
         Size("weights", ceil(numbers * packed.bits / 8), f"{name}: {numbers:,} × {packed.bits} / 8"),
         Size("weights", scales, _scale_rules()[name].format(n=sum(copies for copies, _leaf in matrices))),
-        Size("weights", 2 * rest, f"bf16: {rest:,} × 2"),
+        _plain("bf16", total - numbers),
     ]
 
 

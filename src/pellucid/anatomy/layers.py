@@ -18,7 +18,7 @@ def indices(visits: Iterable[Visit]) -> dict[str, list[int]]:
 
 def runs(visits: Iterable[Visit]) -> dict[str, int]:
     """How many layers of each stack run one after another: more than have parameters, where those are shared."""
-    return _least((stack(visit), visit.times) for visit in visits)
+    return _least((stack(visit), visit.times) for visit in visits if visit.times)
 
 
 def _least(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:

@@ -47,12 +47,26 @@ def serve(
     Raises:
         PellucidError: when a number is not possible or a format not known.
     """
+    running = _running(tree, number_format, batch, length, cache_format, source, together, runtime)
+    return Sizes((*formats.weights(tree, number_format).parts, *running.parts))
+
+
+def _running(
+    tree: Node,
+    number_format: str,
+    batch: int,
+    length: int,
+    cache_format: str = "bf16",
+    source: int = 1,
+    together: int = TOGETHER,
+    runtime: int = RUNTIME,
+) -> Sizes:
+    """All but the weights."""
     lengths = {"token": whole(length, "length"), "source": whole(source, "source")}
-    parts = [*formats.weights(tree, number_format).parts, *cache(tree, batch, length, cache_format, source).parts]
     size = 4 if formats.known(number_format, formats.FORMATS, "format") in ("fp32", "F32") else 2
-    parts += _passing(list(walk(tree)), whole(batch, "batch"), lengths, whole(together, "together"), size)
-    parts.append(Size("runtime", runtime, _("assumed: CUDA's context and kernels")))
-    return Sizes(tuple(parts))
+    passing = _passing(list(walk(tree)), whole(batch, "batch"), lengths, whole(together, "together"), size)
+    kept = cache(tree, batch, length, cache_format, source).parts
+    return Sizes((*kept, *passing, Size("runtime", runtime, _("assumed: CUDA's context and kernels"))))
 
 
 def cache(tree: Node, batch: int = 1, length: int = 1, cache_format: str = "bf16", source: int = 1) -> Sizes:
@@ -102,7 +116,7 @@ def _passing(visits: list[Visit], batch: int, lengths: dict[str, int], together:
     depth = runs(visits)
     worst, said, read, stream = 0, "", 0, 0
     for visit in visits:
-        if visit.kind == "head" and isinstance(visit.leaf, Linear):
+        if not visit.times or (visit.kind == "head" and isinstance(visit.leaf, Linear)):
             continue
         rows = batch * positions(visit.positions, lengths)
         rows = min(rows, together) if isinstance(visit.positions, str) else rows
@@ -135,12 +149,14 @@ def largest_context(tree: Node, memory: float, number_format: str = "bf16", batc
     Raises:
         PellucidError: as `serve`.
     """
-    return _largest(lambda n: serve(tree, number_format, batch, n, **options).fits(memory))
+    left = memory - formats.weights(tree, number_format).total
+    return _largest(lambda n: _running(tree, number_format, batch, n, **options).fits(left))
 
 
 def largest_batch(tree: Node, memory: float, number_format: str = "bf16", length: int = 1, **options: Any) -> int:
     """The most sequences of `length` tokens that fit at once; otherwise as `largest_context`."""
-    return _largest(lambda n: serve(tree, number_format, n, length, **options).fits(memory))
+    left = memory - formats.weights(tree, number_format).total
+    return _largest(lambda n: _running(tree, number_format, n, length, **options).fits(left))
 
 
 def _largest(fits: Callable[[int], bool]) -> int:
