@@ -1,0 +1,381 @@
+"""Where a network's parameters are, as a page of HTML that needs nothing else, or as a drawing for papers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.cells import cell_len
+
+from pellucid.anatomy.display import published
+from pellucid.anatomy.explain import Term
+from pellucid.anatomy.tree import Linear, Node, Repeat, Sequence, walk
+from pellucid.anatomy.treemap import Area, Outline, Rect, Treemap, size, treemap
+from pellucid.anatomy.words import cut, kinds, share, short
+from pellucid.errors import PellucidError
+from pellucid.language import _
+
+if TYPE_CHECKING:
+    from pellucid.anatomy.report import Anatomy
+
+ASSETS = Path(__file__).parent / "assets"
+MARK = '<meta name="generator" content="Pellucid">'
+MADE = "<!-- Pellucid -->"  # the same in a drawing
+# told apart by readers who are colour-blind, too (Tol 2021, the muted scheme): the area, and letters on it
+COLOURS = {
+    "embedding": ("#ddcc77", "#1d2025"),
+    "attention": ("#332288", "#ffffff"),
+    "feed-forward": ("#44aa99", "#1d2025"),
+    "mixer": ("#999933", "#1d2025"),
+    "convolution": ("#88ccee", "#1d2025"),
+    "recurrent": ("#882255", "#ffffff"),
+    "dense": ("#117733", "#ffffff"),
+    "norm": ("#bbbbbb", "#1d2025"),
+    "head": ("#cc6677", "#1d2025"),
+}
+LETTER = 0.57  # width of a letter by its height
+SEEN, THIN = 0.4, 4.0  # narrower areas are not drawn, and drawn without a line around them
+LARGE = 6000.0
+STROKES = (2.4, 1.6, 1.0, 0.6)  # between what belongs together, by depth
+SHARE, ENLARGED = 0.03, 1 / 16  # equal layers that have so much of the network, each less than that, are enlarged
+
+
+class Sheet(NamedTuple):
+    """Sizes of a drawing."""
+
+    width: float
+    height: float
+    enlarged: float  # height of one block
+    letters: float
+
+
+WIDE, NARROW = Sheet(1040, 600, 320, 12), Sheet(360, 470, 330, 10.5)
+
+
+class Block(NamedTuple):
+    """One of several equal parts, to be shown enlarged."""
+
+    path: str
+    node: Node
+    n: int
+
+
+def save(anatomy: Anatomy, path: Path) -> None:
+    """Write the picture; see `Anatomy.save`.
+
+    Raises:
+        PellucidError: when the name is no .html or .svg, another file is there, or it cannot be written.
+    """
+    kinds_of_file = {".html": page, ".htm": page, ".svg": drawing}
+    kind = path.suffix.lower()
+    if kind not in kinds_of_file:
+        raise PellucidError(
+            _("An anatomy is saved as a page or as a drawing."), str(path), _("Name it anatomy.html or anatomy.svg.")
+        )
+    if path.is_dir() or (path.exists() and not _is_ours(path)):
+        raise PellucidError(
+            _("{name} is there already, and was not made by Pellucid.").format(name=path.name),
+            str(path),
+            _("Choose another name."),
+        )
+    _write(path, kinds_of_file[kind](anatomy))
+
+
+def _is_ours(path: Path) -> bool:
+    start = path.read_text("utf-8", "replace")[:2000]
+    return MARK in start or MADE in start
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise PellucidError(
+            _("{name} cannot be written: {why}.").format(name=path.name, why=error.strerror), str(path)
+        ) from error
+
+
+# ---- the page
+
+
+def page(anatomy: Anatomy) -> str:
+    """The whole page."""
+    style, script = ((ASSETS / name).read_text("utf-8") for name in ("anatomy.css", "anatomy.js"))
+    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    return (
+        f'<!DOCTYPE html>\n<html lang="{_("en")}">\n<head>\n<meta charset="utf-8">\n{MARK}\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(_title(anatomy))}</title>\n<style>\n{_palette()}{style}</style>\n</head>\n<body>\n"
+        f'<main class="anatomy">{_head(anatomy)}{_map(anatomy)}{_legend(anatomy)}{_blocks(anatomy)}'
+        f"{_foot()}</main>\n<script>\n{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def _title(anatomy: Anatomy) -> str:
+    return anatomy.entry.title if anatomy.entry else anatomy.name
+
+
+def _palette() -> str:
+    pairs = "".join(f" --{kind}: {fill}; --on-{kind}: {ink};" for kind, (fill, ink) in COLOURS.items())
+    rules = "".join(
+        f".{kind} {{ fill: var(--{kind}); background: var(--{kind}); }} .on-{kind} {{ fill: var(--on-{kind}); }}\n"
+        for kind in COLOURS
+    )
+    return f":root {{{pairs} }}\n{rules}"
+
+
+def _head(anatomy: Anatomy) -> str:
+    lead = _("{n:,} parameters, {neurons:,} neurons. Each area is a layer's share of the parameters.").format(
+        n=anatomy.parameters.total, neurons=anatomy.neurons.total
+    )
+    lines = [f"<h1>{escape(_title(anatomy))}</h1>", f'<p class="lead">{escape(lead)}</p>']
+    if anatomy.entry and anatomy.entry.published:
+        lines.append(f'<p class="quiet">{escape(published(anatomy))}</p>')
+    return f"<header>{''.join(lines)}</header>"
+
+
+def _map(anatomy: Anatomy) -> str:
+    if not anatomy.parameters.total:
+        return f"<p>{escape(_('It has no parameters.'))}</p>"
+    said = _("Point at an area, or go there with Tab and the arrow keys: here it says what it is.")
+    label = _("Where the parameters are")
+    return (
+        f'<section class="map" aria-label="{escape(label)}">{_both(anatomy, "", anatomy.tree, 1)}'
+        f'<p class="said" aria-live="polite">{escape(said)}</p></section>'
+    )
+
+
+def _both(anatomy: Anatomy, path: str, node: Node, copies: int) -> str:
+    """The drawing for wide screens and the one for narrow ones; a style sheet chooses."""
+    return "".join(
+        f'<svg class="{name}" viewBox="0 0 {sheet.width:g} {height:g}" role="group">'
+        f"{_drawn(anatomy, treemap(node, frame), path, copies, sheet)}</svg>"
+        for name, sheet in (("wide", WIDE), ("narrow", NARROW))
+        for height in [sheet.enlarged if path else sheet.height]
+        for frame in [Rect(0, 0, sheet.width, height)]
+    )
+
+
+def _legend(anatomy: Anatomy) -> str:
+    rows = "".join(
+        f'<tr><th scope="row"><i class="{kind}"></i>{escape(name)}<small>{escape(note)}</small></th>'
+        f"<td>{own}</td><td>{part}</td><td>{neurons}</td></tr>"
+        for kind, name, own, part, neurons, note in _kinds(anatomy)
+    )
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (_("parameters"), _("share"), _("neurons")))
+    total = f"<td>{anatomy.parameters.total:,}</td><td>100 %</td><td>{anatomy.neurons.total:,}</td>"
+    return (
+        f'<section class="legend"><table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody>'
+        f'<tfoot><tr><th scope="row">{escape(_("in all"))}</th>{total}</tr></tfoot></table></section>'
+    )
+
+
+def _kinds(anatomy: Anatomy) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """The rows of a legend; what no area shows is said there."""
+    parameters, neurons = anatomy.parameters, anatomy.neurons
+    tied = {v.kind: v.leaf.tied_to for v in walk(anatomy.tree) if isinstance(v.leaf, Linear) and v.leaf.tied_to}
+    areas = treemap(anatomy.tree, Rect(0, 0, WIDE.width, WIDE.height)).areas if parameters.total else []
+    seen = {area.kind for area in areas if min(area.rect.width, area.rect.height) >= 1}
+    for kind, name in kinds().items():
+        n, outputs = parameters.by_kind[kind], neurons.by_kind[kind]
+        if not n and not outputs:
+            continue
+        note = ""
+        if kind in tied:
+            note = _("shares the table of {path}, counted there").format(path=tied[kind])
+        elif n and kind not in seen:
+            note = _("too small to be seen")
+        yield (
+            kind,
+            name,
+            f"{n:,}" if n else "–",
+            share(n, parameters.total) if n else "–",
+            f"{outputs:,}" if outputs else "–",
+            note,
+        )
+
+
+def _blocks(anatomy: Anatomy) -> str:
+    """One of each kind of equal layers, enlarged."""
+    return "".join(
+        f'<section class="map" data-block="{escape(block.path)}" tabindex="-1"><h2>{escape(title)}</h2>'
+        f'{_both(anatomy, block.path, block.node, block.n)}<p class="said" aria-live="polite"></p></section>'
+        for block in _enlarged(anatomy)
+        for title in [_block_title(anatomy, block)]
+    )
+
+
+def _block_title(anatomy: Anatomy, block: Block) -> str:
+    n = size(block.node)
+    return _("{path}, one of {n}: {each:,} parameters, {share}").format(
+        n=block.n, path=cut(block.path.removesuffix(".*")), each=n, share=share(n, anatomy.parameters.total)
+    )
+
+
+def _enlarged(anatomy: Anatomy) -> list[Block]:
+    """Equal layers that are much of the network, and each too small there to be read; at most three."""
+    total = anatomy.parameters.total
+    found = [
+        block
+        for block in _repeated(anatomy.tree, "")
+        if size(block.node) < ENLARGED * total and block.n * size(block.node) >= SHARE * total
+    ]
+    return sorted(found, key=lambda block: -block.n * size(block.node))[:3]
+
+
+def _repeated(node: Node, path: str) -> Iterator[Block]:
+    """The outermost equal parts."""
+    if isinstance(node, Sequence):
+        for part in node.parts:
+            yield from _repeated(part.node, f"{path}.{part.name}".strip("."))
+    elif isinstance(node, Repeat) and node.n > 1 and not node.shared:
+        yield Block(f"{path}.*", node.child, node.n)
+
+
+def _foot() -> str:
+    said = _(
+        "A parameter is a number that training sets; a neuron is an output of a layer with weights. Equal layers have "
+        "equal areas."
+    )
+    made = _("Made with Pellucid: a file of its own, which asks nothing of the network.")
+    return f"<footer><p>{escape(said)}</p><p>{escape(made)}</p></footer>"
+
+
+# ---- the drawing
+
+
+def drawing(anatomy: Anatomy) -> str:
+    """The map, one of each kind of equal layers, and a legend, as SVG."""
+    sheet, y, parts = WIDE, 34.0, [_line(0, 22, _title(anatomy), 20, "bold")]
+    y = _below(parts, y, sheet.height, anatomy, "", anatomy.tree, 1)
+    for block in _enlarged(anatomy):
+        parts.append(_line(0, y + 20, _block_title(anatomy, block), 14, "bold"))
+        y = _below(parts, y + 30, sheet.enlarged, anatomy, block.path, block.node, block.n)
+    rows = [
+        (kind, f"{name}: {own} ({part})" + f"; {note}" * bool(note))
+        for kind, name, own, part, _n, note in _kinds(anatomy)
+    ]
+    for n, (kind, text) in enumerate(rows):
+        x, row = n % 2 * sheet.width / 2, y + 20 + n // 2 * 20
+        parts.append(f'<rect class="{kind}" x="{x:g}" y="{row - 10:g}" width="12" height="12"/>')
+        parts.append(_line(x + 18, row, text, 13))
+    y += 26 + (len(rows) + 1) // 2 * 20
+    total = _("{n:,} parameters ({short}), {neurons:,} neurons").format(
+        n=anatomy.parameters.total, short=short(anatomy.parameters.total), neurons=anatomy.neurons.total
+    )
+    parts.append(_line(0, y, total, 13, "bold"))
+    fills = "".join(f".{kind} {{ fill: {fill} }} .on-{kind} {{ fill: {ink} }}" for kind, (fill, ink) in COLOURS.items())
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-10 -10 {sheet.width + 20:g} {y + 30:g}">{MADE}'
+        f"<title>{escape(_title(anatomy))}</title><style>text {{ font-family: sans-serif; fill: #1d2025 }} "
+        f".outline {{ fill: none; stroke: #ffffff }} .area {{ stroke: #ffffff; stroke-width: 0.5 }} .thin {{ stroke: none }} {fills}</style>"
+        f'<rect x="-10" y="-10" width="100%" height="100%" fill="#ffffff"/>{"".join(parts)}</svg>\n'
+    )
+
+
+def _below(parts: list[str], y: float, height: float, anatomy: Anatomy, path: str, node: Node, copies: int) -> float:
+    """Draw a map at `y`, and say where it ends."""
+    if not size(node):
+        return y
+    drawn = treemap(node, Rect(0, y, WIDE.width, height))
+    parts.append(_drawn(anatomy, drawn, path, copies, WIDE))
+    return y + height
+
+
+def _line(x: float, y: float, text: str, letters: float, weight: str = "normal") -> str:
+    return f'<text x="{x:g}" y="{y:g}" font-size="{letters:g}" font-weight="{weight}">{escape(text)}</text>'
+
+
+def _drawn(anatomy: Anatomy, shown: Treemap, path: str, copies: int, sheet: Sheet) -> str:
+    """Areas, the outlines of what belongs together, letters.
+
+    Args:
+        anatomy: Whose parameters are the whole.
+        shown: The map.
+        path: Of what it shows.
+        copies: How many like it there are.
+        sheet: Sizes.
+    """
+    areas = [area for area in shown.areas if min(area.rect.width, area.rect.height) >= SEEN]
+    areas = [a._replace(path=f"{path}.{a.path}".strip("."), all=a.all * copies) for a in areas]
+    thin = [area for area in areas if min(area.rect.width, area.rect.height) < THIN]
+    lines = [_area(anatomy, area, n == 0) for n, area in enumerate(area for area in areas if area not in thin)]
+    lines += [_outline(one) for one in reversed(shown.outlines) if min(one.rect.width, one.rect.height) >= THIN]
+    lines += [_area(anatomy, area, False) for area in thin]  # last: outlines would cover them
+    labelled: set[str] = set()
+    for area in areas:
+        if area.path not in labelled or area.rect.area > LARGE:  # small ones that are equal: the first only
+            lines += _letters(anatomy, area, sheet)
+        labelled.add(area.path)
+    return "".join(lines)
+
+
+def _area(anatomy: Anatomy, area: Area, first: bool) -> str:
+    rect, tab = area.rect, 0 if first else -1
+    thin = " thin" * (min(rect.width, rect.height) < THIN)
+    return (
+        f'<rect class="area{thin} {area.kind}" x="{rect.x:.2f}" y="{rect.y:.2f}" width="{rect.width:.2f}" '
+        f'height="{rect.height:.2f}" tabindex="{tab}"><title>{escape(about(anatomy, area))}</title></rect>'
+    )
+
+
+def _outline(one: Outline) -> str:
+    rect = one.rect
+    stroke = min(STROKES[min(one.depth, len(STROKES) - 1)], 0.05 * min(rect.width, rect.height))
+    return (
+        f'<rect class="outline" x="{rect.x:.2f}" y="{rect.y:.2f}" width="{rect.width:.2f}" '
+        f'height="{rect.height:.2f}" stroke-width="{stroke:.2f}"/>'
+    )
+
+
+def about(anatomy: Anatomy, area: Area) -> str:
+    """What an area stands for: path, formula, parameters, share, neurons."""
+    said = _("{path}: {formula} = {n:,} parameters, {share}").format(
+        path=area.path,
+        formula=_formula(area),
+        n=area.parameters,
+        share=share(area.parameters, anatomy.parameters.total),
+    )
+    if area.leaf.neurons:
+        said += _("; {n:,} neurons").format(n=area.copies * area.leaf.neurons)
+    if area.all > area.copies:
+        said += _("; there are {n:,} of these").format(n=area.all // area.copies)
+    return said
+
+
+def _formula(area: Area) -> str:
+    """12288 × 49152 + 49152, or 256 × (7168 × 4096)."""
+    formula = " + ".join(str(Term(area.path, name, shape)) for name, shape in area.leaf.tensors.items())
+    return f"{area.copies} × ({formula})" if area.copies > 1 else formula
+
+
+def _letters(anatomy: Anatomy, area: Area, sheet: Sheet) -> Iterator[str]:
+    """As much of a label as fits: the end of the path, the formula, the parameters."""
+    rect, letters, n = area.rect, sheet.letters, area.parameters
+    steps = [step for step in area.path.split(".") if step != "*"]
+    part = share(n, anatomy.parameters.total)
+    candidates = [
+        [".".join(steps[start:]) for start in range(len(steps))],
+        [_formula(area)],
+        [f"{short(n)} · {part}", part],
+    ]
+    fitting = ([text for text in texts if cell_len(text) * LETTER * letters <= rect.width - 8] for texts in candidates)
+    lines = [texts[0] if texts else "" for texts in fitting]
+    if not lines[0]:
+        return
+    rows = max(0, int((rect.height - 6) // (1.25 * letters)))
+    for row, text in enumerate([text for text in lines if text][:rows]):
+        y = rect.y + 4 + letters * (0.95 + 1.25 * row)
+        yield (
+            f'<text class="on-{area.kind}" x="{rect.x + 4:.1f}" y="{y:.1f}" font-size="{letters:g}">'
+            f"{escape(text)}</text>"
+        )
