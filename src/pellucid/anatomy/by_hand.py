@@ -74,6 +74,12 @@ def config_by_hand(family: str, sizes: dict[str, int]) -> tuple[dict[str, Any], 
         "n_heads": max(1, sizes["d_model"] // sizes.get("head_dim", HEAD)),
         **{name: fixed[names[name]] for name in ("vocab_size", "context")},
     }
+    if "head_dim" not in sizes and sizes["d_model"] % sizes.get("n_heads", 1):
+        raise PellucidError(
+            _("{heads} heads cannot share a width of {width}.").format(heads=sizes["n_heads"], width=sizes["d_model"]),
+            "n_heads",
+            _("Give a number that divides it, or the size of a head."),
+        )
     settings = decoder_config(family, **filled | sizes)
     derived = [f"{name} = {getattr(settings, name)}" for name in names if name not in sizes]
     config = {

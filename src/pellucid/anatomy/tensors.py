@@ -238,7 +238,7 @@ def fit(tree: Node, tensors: Mapping[str, Stored]) -> Fit:
                 missing.append(visit)
     surplus = [name for shape, n in left.items() if n for name in names[shape][-n:]]
     wide = [name for name in surplus if len(_plain(tensors[name].shape)) > 1 and not _is_aside(name, stacked, tensors)]
-    lacking = [visit for visit in missing if not visit.leaf.is_fixed and isinstance(visit.leaf, Linear | Embedding)]
+    lacking = [visit for visit in missing if not visit.leaf.fixed and isinstance(visit.leaf, Linear | Embedding)]
     misfit = None
     if wide and lacking:
         name = wide[0]
