@@ -185,7 +185,7 @@ def serve(
     Raises:
         PellucidError: when a number is not possible, or a format or device is not known.
     """
-    tree, length = network.tree, length or network.context or 1
+    tree, length = network.tree, (network.context or 1) if length is None else length
     format = formats.known(format, formats.FORMATS)
     sizes = serving.serve(tree, format, batch, length, cache_format)
     token = serving.token_bytes(tree, cache_format)
@@ -242,6 +242,7 @@ class Training:
     published: Cost | None = None  # from the device-hours that were published
     utilisation: float | None = None  # that those imply, by 6ND
     memory: Sizes | None = None  # of one device
+    recomputed: Sizes | None = None  # the same with recomputation, where it does not fit without
     sharding: str = "none"  # how devices share the state
     device: devices.Device | None = None
     devices: int = 1
@@ -260,7 +261,10 @@ class Training:
         return tables().training(self)
 
     def json(self) -> dict[str, Any]:
-        return asdict(self) | {"memory": self.memory.json() if self.memory else None, "fits": self.fits}
+        sizes = {"memory": self.memory, "recomputed": self.recomputed}
+        return (
+            asdict(self) | {name: size.json() if size else None for name, size in sizes.items()} | {"fits": self.fits}
+        )
 
 
 def train(
@@ -300,7 +304,7 @@ def train(
         PellucidError: when a number is not possible, a name not known, or nothing says how many tokens.
     """
     facts = network.entry.training if network.entry else None
-    examples = tokens or (facts.tokens if facts else None)
+    examples = tokens if tokens is not None else facts.tokens if facts else None
     if examples is None:
         raise PellucidError(
             _("How many tokens shall the training see?"),
@@ -308,7 +312,7 @@ def train(
             _("Say --tokens 300B, say: nothing was published of it."),
         )
     positive(examples, "tokens")
-    tree, length = network.tree, length or network.context or 1
+    tree, length = network.tree, (network.context or 1) if length is None else length
     is_text = any(visit.positions == "token" for visit in walk(tree))
     step = network.training_step(recompute=recompute, token=length)
     rule = 6 * network.parameters.active * examples
@@ -323,6 +327,9 @@ def train(
     }
     sharding = sharding or ("fsdp" if devices > 1 else "none")
     sizes = sharded.train(tree, devices=devices, sharding=sharding, **shape)
+    recomputed = None
+    if hardware is not None and not recompute and not sizes.fits(hardware.memory):
+        recomputed = sharded.train(tree, devices=devices, sharding=sharding, **shape | {"recompute": True})
     costs: dict[str, Any] = {}
     if hardware is not None:
         source = "6ND" if is_text else _("exact by operation")
@@ -342,6 +349,7 @@ def train(
         exact,
         **costs,
         memory=sizes,
+        recomputed=recomputed,
         sharding=sharding,
         device=hardware,
         devices=devices,

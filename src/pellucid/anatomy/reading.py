@@ -72,7 +72,7 @@ def read(what: str | Path) -> Anatomy:
         return _of_path(path)
     if SHAPE.fullmatch(text):
         return _of_shape(text)
-    if (match := ATTRIBUTE.fullmatch(text)) and not path.is_absolute():
+    if match := ATTRIBUTE.fullmatch(text):
         return _of_attribute(match["module"], match["name"])
     if path.is_absolute() or path.suffix in (".json", ".safetensors", ".gguf") or text[:1] in (".", "~"):
         raise PellucidError(_("There is no such file or folder."), text, _("Look at its name."))

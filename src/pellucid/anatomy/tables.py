@@ -120,6 +120,8 @@ def training(answer: Training) -> Lines:
     if answer.device is not None and answer.memory is not None:
         at = {"n": answer.devices, "device": answer.device.title, "size": said(answer.device.memory)}
         yield _verdict(answer.fits, _("{n:,} × {device}, {size} each").format(**at))
+        if answer.recomputed is not None:
+            yield Text(_("With --recompute it takes {size}.").format(size=said(answer.recomputed.total)))
         if answer.smallest is None:
             yield Text(_("On no number of these devices does it fit."))
         else:

@@ -155,7 +155,9 @@ def anatomy(
     json
         Print one JSON object.
     """
-    given = {name: value for name, value in locals().items() if value not in (None, False, ())}
+    given = {
+        name: value for name, value in locals().items() if value is not None and value is not False and value != ()
+    }
     question = _question(given)
     from pellucid.anatomy import questions
 
