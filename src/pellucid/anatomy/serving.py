@@ -72,7 +72,7 @@ def _running(
 def cache(tree: Node, batch: int = 1, length: int = 1, cache_format: str = "bf16", source: int = 1) -> Sizes:
     """What is kept of past tokens, layers that see equally far together; arguments as those of `serve`."""
     numbers, size = formats.CACHES[formats.known(cache_format, formats.CACHES, "cache format")]
-    lengths = {"token": whole(length, "length"), "source": whole(source, "source")}
+    batch, lengths = whole(batch, "batch"), {"token": whole(length, "length"), "source": whole(source, "source")}
     layers: Counter[tuple[int, int]] = Counter()  # by the numbers kept of a token, and the tokens
     states = 0
     for visit in walk(tree):
@@ -83,11 +83,10 @@ def cache(tree: Node, batch: int = 1, length: int = 1, cache_format: str = "bf16
         elif isinstance(visit.leaf, Convolution) and visit.positions == "token":
             states += visit.times * visit.leaf.inputs * prod(visit.leaf.window)
     said = _("sequences × layers × numbers kept of a token × tokens × bytes: {formula}")
-    parts = [
-        Size("cache", -(-whole(batch, "batch") * n * kept * tokens * size // numbers), said.format(formula=formula))
-        for (kept, tokens), n in layers.items()
-        for formula in [f"{batch:,} × {n} × {kept:,} × {tokens:,} × {size}" + (f" / {numbers}" if numbers > 1 else "")]
-    ]
+    parts = []
+    for (kept, tokens), n in layers.items():
+        formula = f"{batch:,} × {n} × {kept:,} × {tokens:,} × {size}" + (f" / {numbers}" if numbers > 1 else "")
+        parts.append(Size("cache", -(-batch * n * kept * tokens * size // numbers), said.format(formula=formula)))
     if states:
         parts.append(Size("state", 2 * batch * states, f"{batch:,} × {states:,} × 2"))
     return Sizes(tuple(parts))
@@ -113,8 +112,8 @@ def _passing(visits: list[Visit], batch: int, lengths: dict[str, int], together:
 
     Kernels are taken to be fused: no scores of attention are stored. Logits are those of the last position.
     """
-    depth = runs(visits)
-    worst, said, read, stream = 0, "", 0, 0
+    depth, read, stream, parts = runs(visits), 0, 0, []
+    said = _("(read + written + residual stream) × bytes, at {path}: {formula}")
     for visit in visits:
         if not visit.times or (visit.kind == "head" and isinstance(visit.leaf, Linear)):
             continue
@@ -122,18 +121,15 @@ def _passing(visits: list[Visit], batch: int, lengths: dict[str, int], together:
         rows = min(rows, together) if isinstance(visit.positions, str) else rows
         if isinstance(visit.leaf, Norm) and visit.leaf.heads is None:
             stream = visit.leaf.width
-        written = rows * max(1, visit.times // depth[stack(visit)]) * prod(visit.leaf.output or (0,))
-        if (alive := (read + written + rows * stream) * size) > worst:
-            worst, said = (
-                alive,
-                _("(read + written + residual stream) × bytes, at {path}: {formula}").format(
-                    path=visit.path, formula=f"({read:,} + {written:,} + {rows:,} × {stream:,}) × {size}"
-                ),
-            )
-        read = written or read
-    parts = [Size("activations", worst, said)] if worst else []
+        if visit.leaf.output:
+            written = rows * max(1, visit.times // depth[stack(visit)]) * prod(visit.leaf.output)
+            formula = f"({read:,} + {written:,} + {rows:,} × {stream:,}) × {size}"
+            alive = (read + written + rows * stream) * size
+            parts.append(Size("activations", alive, said.format(path=visit.path, formula=formula)))
+            read = written
+    largest = [max(parts, key=lambda part: part.bytes)] if parts else []
     heads = [v.leaf.outputs for v in visits if v.kind == "head" and isinstance(v.leaf, Linear)]
-    return [*parts, *(Size("logits", 4 * batch * n, f"{batch:,} × {n:,} × 4") for n in heads[-1:])]
+    return [*largest, *(Size("logits", 4 * batch * n, f"{batch:,} × {n:,} × 4") for n in heads[-1:])]
 
 
 def largest_context(tree: Node, memory: float, number_format: str = "bf16", batch: int = 1, **options: Any) -> int:
