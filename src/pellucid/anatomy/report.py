@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pellucid.anatomy import compute, counts, explain, families, questions
+from pellucid.anatomy import compute, counts, explain, families
 from pellucid.anatomy.compare import Comparison
 from pellucid.anatomy.what_if import changed
 from pellucid.errors import PellucidError
@@ -16,6 +16,7 @@ from pellucid.language import _
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
+    from pellucid.anatomy import questions
     from pellucid.anatomy.catalogue import Entry
     from pellucid.anatomy.tree import Node
     from pellucid.checkpoints.headers import Held
@@ -89,10 +90,14 @@ class Anatomy:
 
     def training(self, tokens: float | None = None, device: str | None = None, **options: Any) -> questions.Training:
         """FLOPs, memory, time, money and energy of a training; see `questions.train`."""
+        from pellucid.anatomy import questions  # what counting does without
+
         return questions.train(self, tokens, device, **options)
 
     def serving(self, format: str = "bf16", device: str | None = None, **options: Any) -> questions.Serving:
         """Memory, speed and price of running it; see `questions.serve`."""
+        from pellucid.anatomy import questions
+
         return questions.serve(self, format, device=device, **options)
 
     def compare(self, other: Anatomy) -> Comparison:
