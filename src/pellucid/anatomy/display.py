@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.console import Group as Lines
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -17,10 +16,10 @@ from pellucid.anatomy.compare import Comparison
 from pellucid.anatomy.explain import Formula
 from pellucid.anatomy.findings import linear_stacks, unused
 from pellucid.anatomy.formula_display import comparison, formula
-from pellucid.anatomy.sizes import said
+from pellucid.anatomy.sizes import said as as_bytes
 from pellucid.anatomy.tree import Convolution, Linear, walk
 from pellucid.anatomy.tree_display import branches, figure
-from pellucid.anatomy.words import cut, heading, kinds, share, short, table
+from pellucid.anatomy.words import add, cut, heading, kinds, share, short, table
 from pellucid.language import _
 
 if TYPE_CHECKING:
@@ -66,8 +65,8 @@ def lines(anatomy: Anatomy, depth: int | None = None, length: int | None = None)
     yield from _compute(anatomy, lengths)
     yield heading(_("memory"))
     yield _memory(anatomy, lengths)
-    for note in _notes(anatomy):
-        yield Padding(Text(f"• {note}", style="yellow"), (0, 0, 0, 0))
+    for finding in _findings(anatomy):
+        yield Text(f"• {finding}", style="yellow")
     yield Text()
     yield _options(anatomy)
 
@@ -81,6 +80,9 @@ def _headline(anatomy: Anatomy) -> Iterator[Text]:
     if entry:
         title.append(f"  {anatomy.name}, {entry.year}", style="dim")
     yield title
+    for note in anatomy.notes:
+        if not entry or entry.source not in note:  # which stands beside what was published
+            yield Text(note, style="dim")
     yield Text(
         _("{n:,} parameters ({short}), {neurons:,} neurons").format(
             n=counted.total, short=short(counted.total), neurons=anatomy.neurons.total
@@ -112,9 +114,9 @@ def published(anatomy: Anatomy) -> str:
     if entry.published_total is not None:
         difference = total - entry.published_total
         if not difference:
-            return said + _("; the count is the same")
-        return said + _("; the count is {difference:+,} ({share:+.2%})").format(
-            difference=difference, share=difference / entry.published_total
+            return said + _("; exactly {n:,}, and so is the count").format(n=entry.published_total)
+        return said + _("; exactly {n:,}, the count is {difference:+,} ({share:+.2%})").format(
+            n=entry.published_total, difference=difference, share=difference / entry.published_total
         )
     value, rounding = _number(entry.published or "")
     if not value:
@@ -147,9 +149,10 @@ def _by_kind(anatomy: Anatomy) -> Table:
         if not n and not outputs:
             continue
         own = f"{n:,}" if n else _("tied") if kind in tied else "–"
-        word = Text(kind, style="dim") if name != kind else ""
-        rows.add_row(name, word, own, share(n, parameters.total) if n else "", f"{outputs:,}" if outputs else "–")
-    rows.add_row(
+        word = kind if name != kind else ""
+        add(rows, name, word, own, share(n, parameters.total) if n else "", f"{outputs:,}" if outputs else "–")
+    add(
+        rows,
         _("in all"),
         "",
         f"{parameters.total:,}",
@@ -245,7 +248,7 @@ def _compute(anatomy: Anatomy, lengths: dict[str, int]) -> Iterator[RenderableTy
         steps.append((_("token no. {n:,}").format(n=length), token, "2N", 2 * n))
     for name, work, rule, flops in steps:
         beside = [rule, short(flops, "G"), f"{flops / (2 * work) - 1:+.1%}"] if length and work else []
-        rows.add_row(name, short(work, "G"), short(2 * work, "G"), *beside)
+        add(rows, name, short(work, "G"), short(2 * work, "G"), *beside)
     yield rows
     if length:
         said = _("N = {n:,}: the parameters that multiply a token; the rule leaves attention's products out.")
@@ -258,23 +261,22 @@ def _memory(anatomy: Anatomy, lengths: dict[str, int]) -> Table:
     sizes = {name: formats.weights(tree, name).total for name in FORMATS}
     for n, (name, size) in enumerate(sizes.items()):
         if size < min(list(sizes.values())[:n], default=size + 1):  # few bits are for the matrices of dense layers
-            rows.add_row(_("weights in {format}").format(format=name), said(size))
+            add(rows, _("weights in {format}").format(format=name), as_bytes(size))
     if token := serving.token_bytes(tree):
-        rows.add_row(_("keys and values of a token in bf16"), said(token))
+        add(rows, _("keys and values of a token in bf16"), as_bytes(token))
     if token and length > 1:
         cache = serving.cache(tree, 1, length, source=source).total
-        rows.add_row(_("keys and values of {n:,} tokens").format(n=length), said(cache))
+        add(rows, _("keys and values of {n:,} tokens").format(n=length), as_bytes(cache))
     training = sharding.train(tree, 1, length, source=source, precision="autocast")
-    rows.add_row(_("training: weights, gradients, AdamW's state"), said(sum(training[name] for name in STATE)))
-    rows.add_row(_("training: activations of one example, bf16"), said(training["activations"]))
+    add(rows, _("training: weights, gradients, AdamW's state"), as_bytes(sum(training[name] for name in STATE)))
+    add(rows, _("training: activations of one example, bf16"), as_bytes(training["activations"]))
     return rows
 
 
 # ---- what remains to be said
 
 
-def _notes(anatomy: Anatomy) -> Iterator[str]:
-    yield from anatomy.notes
+def _findings(anatomy: Anatomy) -> Iterator[str]:
     yield from map(str, linear_stacks(anatomy.tree))
     for path in unused(anatomy.tree):
         yield _("{path} has parameters, and never runs.").format(path=path)

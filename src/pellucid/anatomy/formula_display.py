@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pellucid.anatomy.compare import Change, Comparison, Row
 from pellucid.anatomy.explain import Formula, Group, Term
-from pellucid.anatomy.words import heading, kinds, share, short, table
+from pellucid.anatomy.words import add, heading, kinds, share, short, table
 from pellucid.language import _
 
 SPELLED = 24  # most terms of a sum that is written out before its table
@@ -62,9 +62,9 @@ def _group(group: Group) -> list[RenderableType]:
         lines.append(Text(line, style="bold"))
     rows = table(_("layer"), _("numbers"), _("factors"), ("", "right"))
     for term in group.terms:
-        rows.add_row(term.path or "–", _named(term), str(term), f"{term.value:,}")
+        add(rows, term.path or "–", _named(term), str(term), f"{term.value:,}")
     if len(group.terms) > 1:
-        rows.add_row(_("sum"), "", "", f"{group.each:,}", style="bold")
+        add(rows, _("sum"), "", "", f"{group.each:,}", style="bold")
     return [*lines, rows]
 
 
@@ -92,9 +92,9 @@ def comparison(shown: Comparison) -> RenderableType:
     for column in rows.columns[1:3]:
         column.no_wrap = False
     for row in shown.kinds:
-        rows.add_row(names[row.name], *_side_by_side(row), share(row.difference, total.difference))
-    rows.add_row(_("in all"), *_side_by_side(total), "100 %" if total.difference else "", style="bold")
-    rows.add_row(_("neurons"), *_side_by_side(shown.neurons), "")
+        add(rows, names[row.name], *_side_by_side(row), share(row.difference, total.difference))
+    add(rows, _("in all"), *_side_by_side(total), "100 %" if total.difference else "", style="bold")
+    add(rows, _("neurons"), *_side_by_side(shown.neurons), "")
     lines: list[RenderableType] = [rows]
     if shown.changes:
         lines += [heading(_("setting by setting, changed in this order")), _changes(shown)]
@@ -110,8 +110,13 @@ def _changes(shown: Comparison) -> RenderableType:
     now = shown.total.left
     for change in shown.changes:
         now += change.parameters
-        rows.add_row(
-            _lines(change.fields), _lines(change.left), _lines(change.right), f"{change.parameters:+,}", f"{now:,}"
+        add(
+            rows,
+            _lines(change.fields),
+            _lines(change.left),
+            _lines(change.right),
+            f"{change.parameters:+,}",
+            f"{now:,}",
         )
     return rows
 

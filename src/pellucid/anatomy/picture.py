@@ -273,11 +273,14 @@ def drawing(anatomy: Anatomy) -> str:
         n=anatomy.parameters.total, short=short(anatomy.parameters.total), neurons=anatomy.neurons.total
     )
     parts.append(_line(0, y, total, 13, "bold"))
-    fills = "".join(f".{kind} {{ fill: {fill} }} .on-{kind} {{ fill: {ink} }}" for kind, (fill, ink) in COLOURS.items())
+    style = "text { font-family: sans-serif; fill: #1d2025 } .outline { fill: none; stroke: #ffffff }"
+    style += " .area { stroke: #ffffff; stroke-width: 0.5 } .thin { stroke: none }"
+    style += "".join(
+        f" .{kind} {{ fill: {fill} }} .on-{kind} {{ fill: {ink} }}" for kind, (fill, ink) in COLOURS.items()
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-10 -10 {sheet.width + 20:g} {y + 30:g}">{MADE}'
-        f"<title>{escape(_title(anatomy))}</title><style>text {{ font-family: sans-serif; fill: #1d2025 }} "
-        f".outline {{ fill: none; stroke: #ffffff }} .area {{ stroke: #ffffff; stroke-width: 0.5 }} .thin {{ stroke: none }} {fills}</style>"
+        f"<title>{escape(_title(anatomy))}</title><style>{style}</style>"
         f'<rect x="-10" y="-10" width="100%" height="100%" fill="#ffffff"/>{"".join(parts)}</svg>\n'
     )
 
@@ -307,10 +310,11 @@ def _drawn(anatomy: Anatomy, shown: Treemap, path: str, copies: int, sheet: Shee
     """
     areas = [area for area in shown.areas if min(area.rect.width, area.rect.height) >= SEEN]
     areas = [a._replace(path=f"{path}.{a.path}".strip("."), all=a.all * copies) for a in areas]
-    thin = [area for area in areas if min(area.rect.width, area.rect.height) < THIN]
-    lines = [_area(anatomy, area, n == 0) for n, area in enumerate(area for area in areas if area not in thin)]
-    lines += [_outline(one) for one in reversed(shown.outlines) if min(one.rect.width, one.rect.height) >= THIN]
-    lines += [_area(anatomy, area, False) for area in thin]  # last: outlines would cover them
+    areas.sort(key=lambda area: _is_thin(area.rect))
+    drawn = [_area(anatomy, area, n == 0) for n, area in enumerate(areas)]
+    first_thin = sum(not _is_thin(area.rect) for area in areas)
+    outlines = [_outline(one) for one in reversed(shown.outlines) if not _is_thin(one.rect)]
+    lines = [*drawn[:first_thin], *outlines, *drawn[first_thin:]]  # which outlines would cover
     labelled: set[str] = set()
     for area in areas:
         if area.path not in labelled or area.rect.area > LARGE:  # small ones that are equal: the first only
@@ -319,9 +323,13 @@ def _drawn(anatomy: Anatomy, shown: Treemap, path: str, copies: int, sheet: Shee
     return "".join(lines)
 
 
+def _is_thin(rect: Rect) -> bool:
+    return min(rect.width, rect.height) < THIN
+
+
 def _area(anatomy: Anatomy, area: Area, first: bool) -> str:
     rect, tab = area.rect, 0 if first else -1
-    thin = " thin" * (min(rect.width, rect.height) < THIN)
+    thin = " thin" if _is_thin(rect) else ""
     return (
         f'<rect class="area{thin} {area.kind}" x="{rect.x:.2f}" y="{rect.y:.2f}" width="{rect.width:.2f}" '
         f'height="{rect.height:.2f}" tabindex="{tab}"><title>{escape(about(anatomy, area))}</title></rect>'

@@ -74,7 +74,7 @@ def branches(tree: Node, depth: int | None = None) -> Iterator[RenderableType]:
         else:
             what = Text(row.figure)
         own = f"{row.parameters:,}" if row.parameters else _("tied") if row.tied else ""
-        lines.add_row(name, what, own, f"{row.neurons:,}" if row.neurons else "", Text(flow(row.shape, row.positions)))
+        lines.add_row(name, what, own, f"{row.neurons:,}" if row.neurons else "", flow(row.shape, row.positions))
     yield lines
     if folded:
         said = _("Folded at depth {depth}: {layers:,} layers in {n:,} groups; --depth {all} shows all.")

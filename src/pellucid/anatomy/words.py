@@ -30,6 +30,7 @@ def short(n: float, billion: str = "B") -> str:
     """Four digits: 174.6 B, a billion being 10^9; whole numbers below 10,000. Operations say G for `billion`."""
     if abs(n) < 10_000:
         return f"{n:,.0f}"
+    n = float(f"{n:.4g}")
     units = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, billion), (1e6, "M"), (1e3, "K"))
     scale, unit = next((scale, unit) for scale, unit in units if abs(n) >= scale)
     value = n / scale
@@ -50,9 +51,14 @@ def table(*columns: str | tuple[str, Literal["left", "right"]], gap: int = 2) ->
     for column in columns:
         justify = "left" if isinstance(column, str) else column[1]
         made.add_column(
-            _title(column), justify=justify, header_style="dim", overflow="fold", no_wrap=justify == "right"
+            Text(_title(column)), justify=justify, header_style="dim", overflow="fold", no_wrap=justify == "right"
         )
     return made
+
+
+def add(rows: Table, *cells: str, style: str = "") -> None:
+    """A row of plain words: what stands in brackets, as in blocks[0:3], is no markup."""
+    rows.add_row(*map(Text, cells), style=style)
 
 
 def _title(column: str | tuple[str, str]) -> str:
