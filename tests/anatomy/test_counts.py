@@ -119,7 +119,7 @@ def test_counting_imports_neither_torch_nor_numpy():
         "import sys; from types import SimpleNamespace; from pellucid.anatomy import counts, families, memory, compute;"
         f"config = SimpleNamespace(**{vars(small('qwen3'))!r});"
         "assert counts.parameters(families.decoder(config)).total > 0;"
-        "memory.forecast(config, batch=2, context=8);"
+        "memory.forecast(families.decoder(config), memory.Training(memory.Run(2, 8)));"
         "assert not {'torch', 'numpy'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,10 +1,10 @@
 """Constants that the memory forecast repeats, because it may not import what they belong to."""
 
-from pellucid.anatomy import memory
+from pellucid.anatomy import kept, memory
 from pellucid.networks import attention
 from pellucid.training import optimisers
 
 
 def test_the_forecast_knows_the_sizes_of_blocks():
-    assert memory.QUERIES == attention.QUERIES
+    assert kept.QUERIES == attention.QUERIES
     assert memory.TOGETHER == optimisers.TOGETHER

@@ -1,31 +1,50 @@
 """How much memory a training takes: the peak resident size of the process, foretold from shapes alone.
 
 The peak is the largest of a few moments of a training, each the sum of what is alive then. In the formulas N is the
-network's parameters, M those in matrices inside blocks, V the vocabulary, D the width, n the tokens that go through the
-network at once (batch x context), and e the bytes of a number in a matrix product (2 under bf16 autocast, else 4).
-Weights, gradients, optimiser state and the residual stream are fp32 always. Tokens are mapped from a file: their pages
-count for nothing.
+network's parameters, M those in matrices inside blocks, n the vectors that go through a leaf at once, and e the bytes
+of a number in a matrix product (2 under bf16 autocast, else 4). Weights, gradients, optimiser state and the residual
+stream are fp32 always. What each leaf keeps for the backward pass is in `kept`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from pellucid.anatomy import counts, families
-from pellucid.anatomy.tree import Activation, Attention, Dropout, Embedding, Layer, Linear, Norm, Visit, walk
+from pellucid.anatomy import counts
+from pellucid.anatomy.kept import Pass, Run, blocks, passes
+from pellucid.anatomy.tree import Embedding, Linear, Node, walk
 from pellucid.language import _
 
 if TYPE_CHECKING:
-    from pellucid.networks.decoder import DecoderConfig
+    from pellucid.training.plan import Plan
 
 PROCESS = (
     356_000_000  # Python, torch and its kernels, tokenizers, after steps of a network of next to no size: measured
 )
 HELD = 0.38  # share of what comes and goes that the C library holds but cannot use again: 0.17 to 0.6 were measured
-QUERIES = 128  # as in `networks/attention.py`, which cannot be imported without torch
 TOGETHER = 2**22  # as in `training/optimisers.py`, a room above
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a forecast must know of a training beside the network."""
+
+    run: Run
+    optimiser: str = "adamw"  # or adam, muon, rmsprop, sgd
+    momentum: bool = False  # of sgd and rmsprop
+    accumulation: int = 1  # micro-batches in a step
+    recompute: bool = False  # whether blocks keep their inputs only
+    data: int = 0  # bytes that the task holds all along
+    reading: int = 0  # and those that making them ready takes for a while, before the first step
+
+    @classmethod
+    def of(cls, plan: Plan, inputs: int = 0, data: int = 0, reading: int = 0) -> Training:
+        """That of a plan; `inputs` are the numbers in an example that is no text."""
+        run = Run(plan.batch, 1 if inputs else plan.items, inputs, 2 if plan.precision == "bf16" else 4, plan.device)
+        return cls(run, plan.optimiser, bool(plan.momentum), plan.accumulation, plan.recompute, data, reading)
 
 
 @dataclass(frozen=True)
@@ -50,81 +69,54 @@ def _names() -> dict[str, str]:
     """The parts in the user's language."""
     return {
         "process": _("Python, torch and its kernels"),
+        "data": _("the data, and the batches of a step"),
         "weights": _("weights"),
         "optimiser state": _("state of the optimiser"),
         "activations": _("activations kept for the backward pass"),
         "bf16 copies of weights": _("copies of the weights in bf16"),
         "gradients": _("gradients of the weights"),
-        "logits": _("logits, or their gradient"),
         "passing gradients": _("gradients of activations in passage"),
         "tied gradients": _("gradients of the embedding before they are added up"),
-        "orthogonalising": _("matrices that Muon orthogonalises"),
+        "outputs": _("what the network says"),
+        "update": _("what the optimiser needs for a while"),
+        "reading": _("the data while they are made ready"),
         "best model": _("the best model, read back"),
         "holes between blocks": _("held by the allocator between blocks"),
     }
 
 
-def forecast(
-    config: DecoderConfig,
-    batch: int,
-    context: int | None = None,
-    precision: str = "bf16",
-    optimiser: str = "muon",
-    accumulation: int = 1,
-    process: int = PROCESS,
-    held: float = HELD,
-) -> Memory:
-    """Forecast the peak resident size of a training on CPU.
+def forecast(tree: Node, training: Training, process: int = PROCESS, held: float = HELD) -> Memory:
+    """Forecast the peak resident size of a training.
 
-    Always there: the process, 4N of weights, and the optimiser's state, 8N (AdamW: two moments) or 4M + 8(N - M)
-    (Muon: one momentum for the matrices inside blocks). Beside them:
+    Always there: the process, the data, 4N of weights, and the optimiser's state (see `state`). Beside them:
 
-    - head: the backward pass begins. What `kept` says of every leaf; 2 bytes for each weight of a matrix under bf16;
-      enV of logits, which have become their own gradient; eDV of the head's gradient; 4N of gradients if earlier
-      micro-batches left them.
-    - last block: what the blocks kept, (e + 4)DV of the head's gradient and its cast, twice the gradient of the
-      residual stream (8nD), and the largest of what `passing` says of a leaf.
-    - embedding: when the backward pass ends. 4N of gradients, and 8DV more where the table is tied: its gradient as
-      head and its gradient as embedding are there while their sum is made.
-    - update: 4N of gradients, and what the optimiser needs for a while (see `orthogonalising`).
+    - before: what making the data ready takes.
+    - forward: when the forward pass ends. What `passes` says of every leaf, the casts of all matrices, the outputs.
+    - backward at a leaf: see `backward`.
+    - update: 4N of gradients, and what the optimiser needs for a while (see `updating`).
     - finish: 4N + 4M for reading the best model from its file.
 
     Args:
-        config: The network's shape.
-        batch: Sequences that go through the network at once.
-        context: Tokens in a sequence; the config's when left out.
-        precision: "fp32", or "bf16" for autocast.
-        optimiser: "adamw" or "muon".
-        accumulation: Micro-batches in a step.
-        process: Bytes that the process takes without any network.
+        tree: The network's shapes.
+        training: What goes through it, and how it is trained.
+        process: Bytes that the process takes without any network; 0 on a GPU.
         held: Share of what comes and goes that is lost to holes between blocks; 0 gives the bytes that torch asks for.
     """
-    length = context or config.context
-    n, e = batch * length, 2 if precision == "bf16" else 4
-    tree = families.decoder(config)
-    visits, total, inside = list(walk(tree)), counts.parameters(tree).total, counts.matrices(tree)
-    table = config.vocab_size * config.d_model
-
+    run, total, inside = training.run, counts.parameters(tree).total, counts.matrices(tree)
+    through = list(blocks(passes(tree, run)))
+    inputs = 4 * run.batch * run.inputs * training.accumulation
     always = {
         "process": process,
+        "data": training.data + inputs,
         "weights": 4 * total,
-        "optimiser state": 8 * total if optimiser == "adamw" else 4 * inside + 8 * (total - inside),
+        "optimiser state": state(training, total, inside),
     }
-    activations = {"activations": sum(v.times * kept(v.leaf, n, e, length) for v in visits)}
-    weights = sum(v.copies * v.leaf.weights for v in visits if isinstance(v.leaf, Linear))
-    casts = {"bf16 copies of weights": 2 * weights if e == 2 else 0}
-    earlier = 4 * total if accumulation > 1 else 0
     gradients = {"gradients": 4 * total}
     moments = {
-        "head": {**activations, **casts, "gradients": earlier + e * table, "logits": e * n * config.vocab_size},
-        "last block": {
-            **activations,
-            **casts,
-            "gradients": earlier + (e % 4 + 4) * table,
-            "passing gradients": max(passing(v.leaf, n, e) for v in visits) + 8 * n * config.d_model,
-        },
-        "embedding": {**gradients, "tied gradients": 8 * table if config.tied else 0},
-        "update": {**gradients, "orthogonalising": orthogonalising(visits) if optimiser == "muon" else 0},
+        "before": {"reading": training.reading},
+        "forward": forward(through, training),
+        **backward(through, training),
+        "update": {**gradients, "update": updating(tree, training, total)},
         "finish": {"best model": 4 * total + 4 * inside},
     }
     for parts in moments.values():
@@ -134,78 +126,98 @@ def forecast(
     return Memory(always | moments[moment], moment, totals)
 
 
-def kept(leaf: Layer, n: int, e: int, length: int) -> int:
-    """Bytes that autograd keeps of a leaf from its forward to its backward pass, if no other leaf keeps them anyway."""
-    match leaf:
-        case Linear():  # its input, cast to the product's precision
-            return e * n * leaf.inputs
-        case Norm(heads=None):  # its input, fp32; one (RMS) or two numbers a vector
-            return 4 * n * (leaf.width + (2 if leaf.shift else 1))
-        case Norm(heads=int(heads)):  # its input is what attention keeps of the linear layer before it
-            return 4 * n * heads
-        case Attention():
-            return _kept_of_attention(leaf, n, e, length)
-        case Activation(gated=True):  # both halves of its input, and the activated one
-            return 3 * e * n * leaf.width
-        case Activation():  # its input
-            return e * n * leaf.width
-        case Dropout():  # one byte an entry
-            return n * leaf.width if leaf.p else 0
-        case Embedding():
-            return 0
-    raise TypeError(leaf)
+def state(training: Training, total: int, inside: int) -> int:
+    """Bytes of the optimiser's state: Adam's two moments 8N; Muon's momentum 4M, and 8(N - M) beside the matrices."""
+    match training.optimiser:
+        case "sgd":
+            return 4 * total if training.momentum else 0
+        case "rmsprop":
+            return 8 * total if training.momentum else 4 * total
+        case "muon":
+            return 4 * inside + 8 * (total - inside)
+    return 8 * total
 
 
-def _kept_of_attention(leaf: Attention, n: int, e: int, length: int) -> int:
-    """What attention keeps; its output is the next layer's input, and counted there.
+def forward(through: list[tuple[bool, list[Pass]]], training: Training) -> dict[str, int]:
+    """When the forward pass ends: bf16 casts of matrices are held until then, even where they are made again later."""
+    leaves = [one for _inside, block in through for one in block]
+    return {
+        "activations": sum(_kept(inside and training.recompute, block) for inside, block in through),
+        "bf16 copies of weights": sum(one.cast for one in leaves),
+        "gradients": 4 * sum(one.visit.parameters for one in leaves) if training.accumulation > 1 else 0,
+        "outputs": leaves[-1].written,
+    }
 
-    Queries, keys and values in one tensor, as the linear layer made them: en(H + 2H_kv)K. Turned queries and keys,
-    en(H + H_kv)K, and under bf16 the casts of cosines and sines. PyTorch's kernel: 4 bytes a query, and a mask where a
-    window is narrower than the text. Ours (bf16, `networks/attention.py`): the weights of the pairs that it computes,
-    and keys and values repeated for every head in place of the shared ones.
+
+def backward(through: list[tuple[bool, list[Pass]]], training: Training) -> dict[str, dict[str, int]]:
+    """What is alive while the backward pass is in a leaf; of equal children, in that which finds most.
+
+    What this leaf and those before it keep, of activations and of casts; 4 bytes for each parameter of this leaf and
+    those behind it (of all, if earlier micro-batches left theirs); the gradients of what the leaf wrote and read, of
+    its matrix in bf16, and of the residual stream that goes past it. With recomputation, blocks before this one keep
+    their inputs only. A tied table has two gradients until they are added up.
     """
-    made = e * n * (leaf.heads + 2 * leaf.kv_heads) * leaf.head_dim
-    turned = e * n * (leaf.heads + leaf.kv_heads) * leaf.head_dim if leaf.rotated else 0
-    angles = 4 * e * length * leaf.head_dim if leaf.rotated and e == 2 else 0
-    windowed = leaf.window is not None and leaf.window < length
-    if e == 4 or windowed:
-        return made + turned + angles + 4 * n * leaf.heads + (e * length**2 if windowed else 0)
-    weights = e * n // length * leaf.heads * _pairs(length)
-    if leaf.heads == leaf.kv_heads:
-        return made + turned + angles + weights
-    queries = e * n * leaf.heads * leaf.head_dim
-    made = made if leaf.normed or not leaf.rotated else 0
-    return made + (queries if leaf.rotated else 0) + 2 * queries + angles + weights
+    activations = [0, *accumulate(_kept(inside and training.recompute, block) for inside, block in through)]
+    casts = [0, *accumulate(_casts(inside and training.recompute, block) for inside, block in through)]
+    total = 4 * sum(one.visit.parameters for _inside, block in through for one in block)
+    moments: dict[str, dict[str, int]] = {}
+    behind = tied = 0
+    for i, (inside, block) in reversed(list(enumerate(through))):
+        past = block[0].entering if inside and _is_residual(block, training) else 0
+        input_kept = block[0].shared if inside and training.recompute else 0
+        for j, one in reversed(list(enumerate(block))):
+            leaf = one.visit.leaf
+            own = 4 * one.visit.parameters
+            if isinstance(leaf, Linear) and leaf.tied_to is not None:
+                own = tied = 4 * leaf.weights
+            behind += 4 * one.visit.parameters
+            # a gradient that the product made in bf16 becomes one in fp32 when that of the output is gone
+            written = max(one.written - own, 0) if one.cast else one.written
+            both = tied if isinstance(leaf, Embedding) and leaf.parameters * 4 == tied else 0
+            parts = {
+                "activations": activations[i] + input_kept + sum(other.kept for other in block[: j + 1]),
+                "bf16 copies of weights": casts[i] + sum(other.cast for other in block[: j + 1]),
+                "gradients": total if training.accumulation > 1 else behind,
+                "passing gradients": one.read + written + one.cast + past,
+                "tied gradients": tied + both,
+            }
+            moments[one.visit.path] = max(parts, moments.get(one.visit.path, {}), key=lambda p: sum(p.values()))
+    return moments
 
 
-def _pairs(length: int) -> int:
-    """Pairs of positions whose weights our attention computes: a block of queries by all positions up to its end."""
-    starts = range(0, length, QUERIES)
-    return sum(min(QUERIES, length - start) * min(start + QUERIES, length) for start in starts)
+def _kept(recomputed: bool, block: list[Pass]) -> int:
+    """Bytes that a block keeps until its backward pass begins."""
+    return block[0].entering if recomputed else sum(one.kept for one in block)
 
 
-def passing(leaf: Layer, n: int, e: int) -> int:
-    """Bytes of gradients alive while the backward pass is in a leaf, less what it has set free before."""
-    match leaf:
-        case Activation(gated=True):  # of the product and of both factors, less the product
-            return 2 * e * n * leaf.width
-        case Activation():
-            return e * n * leaf.width
-        case Attention():  # of the output, and of queries, keys and values for every head
-            return 4 * e * n * leaf.heads * leaf.head_dim
-    return 0
+def _casts(recomputed: bool, block: list[Pass]) -> int:
+    """And of its matrices in bf16."""
+    return 0 if recomputed else sum(one.cast for one in block)
 
 
-def orthogonalising(visits: list[Visit]) -> int:
+def _is_residual(block: list[Pass], training: Training) -> bool:
+    """Whether a gradient goes past its leaves: in transformers, and in the convolutional networks' piece `residual`."""
+    return not training.run.inputs or ".block." in block[0].visit.path
+
+
+def updating(tree: Node, training: Training, total: int) -> int:
+    """Bytes that the optimiser needs for a while: RMSprop the roots of its means; Muon what it orthogonalises."""
+    if training.optimiser == "rmsprop":
+        return 4 * total
+    return orthogonalising(tree) if training.optimiser == "muon" else 0
+
+
+def orthogonalising(tree: Node) -> int:
     """Bytes that Muon needs for a while: of one shape it orthogonalises `TOGETHER` numbers at once, G in all.
 
     4G for the looked-ahead gradients, 4G for them in one tensor, 2G + 2G for the iterate and the next one in bf16, and
     two bf16 products of the iterate with itself, as wide as the matrix's shorter side.
     """
     matrices: Counter[tuple[int, int]] = Counter()
-    for visit in visits:
+    for visit in walk(tree):
         if isinstance(visit.leaf, Linear) and visit.kind != "head":
             matrices[visit.leaf.inputs, visit.leaf.outputs] += visit.copies
     return max(
-        min(n, max(1, TOGETHER // (i * o))) * (12 * i * o + 4 * min(i, o) ** 2) for (i, o), n in matrices.items()
+        (min(n, max(1, TOGETHER // (i * o))) * (12 * i * o + 4 * min(i, o) ** 2) for (i, o), n in matrices.items()),
+        default=0,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.anatomy import compute, counts, families, memory
-from pellucid.anatomy.tree import walk
+from pellucid.anatomy.kept import Run, passes
 from pellucid.checkpoints.files import read_json
 from pellucid.checkpoints.translator import open_translator, save_translator
 from pellucid.data import pairs as data
@@ -229,10 +230,8 @@ class PairsTask:
         """What the leaves keep for the backward pass, four times the logits, weights, optimiser, and `PREPARED`."""
         config = _config(plan)
         e, tokens = 2 if plan.precision == "bf16" else 4, max(plan.batch * plan.items, config.context)
-        kept = sum(
-            visit.times * memory.kept(visit.leaf, tokens, e, plan.items)
-            for visit in walk(families.translator(config))
-        )
+        through = passes(families.translator(config), Run(math.ceil(tokens / plan.items), plan.items, e=e))
+        kept = sum(one.visit.times * one.kept for one in through)
         ids = sum(part.source_ids.nbytes + part.target_ids.nbytes for part in self._parts.values())
         longer = max(1.0, self._facts["source_length"] / self._facts["length"])
         logits = 4 * tokens * config.vocab_size * 4

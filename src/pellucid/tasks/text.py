@@ -249,9 +249,7 @@ class TextTask:
         return {**network, "dropout": dropout}
 
     def memory(self, plan: Plan) -> int:
-        return memory.forecast(
-            settings(plan), plan.batch, plan.items, plan.precision, plan.optimiser, plan.accumulation
-        ).total
+        return memory.forecast(families.decoder(settings(plan)), memory.Training.of(plan)).total
 
     def rows(self, plan: Plan) -> list[tuple[str, str, str]]:
         network, why = plan.network, plan.reasons
