@@ -54,8 +54,9 @@ def find(name: str) -> Entry:
     """
     names = _names()
     key = _key(name.rsplit("/", 1)[-1])
-    if key in names:
-        return names[key]
+    for form in (_key(name), key):  # vit-b/16; meta-llama/Llama-2-70b
+        if form in names:
+            return names[form]
     nearest = dict.fromkeys(names[near].name for near in get_close_matches(key, names, n=5, cutoff=0.6))
     nearest = nearest or dict.fromkeys(entry.name for entry in search(name)[:5])
     raise PellucidError(
