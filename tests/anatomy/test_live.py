@@ -32,6 +32,11 @@ TEXT = {"vocab_size": 99, "hidden_size": 32, "intermediate_size": 48, "num_hidde
 LLAMA = {**TEXT, "num_key_value_heads": 2, "max_position_embeddings": 64}
 VIT = {name: size for name, size in TEXT.items() if name != "vocab_size"} | {"image_size": 32, "patch_size": 8}
 
+OPT = {name: TEXT[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")}
+OPT |= {"ffn_dim": 48, "word_embed_proj_dim": 16, "max_position_embeddings": 64}
+T5 = {"vocab_size": 99, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
+
 
 class Residual(nn.Module):
     def __init__(self):
@@ -90,6 +95,19 @@ class Tied(nn.Module):
         return self.head(self.embedding(ids))
 
 
+class Joined(nn.Module):
+    """A weight put together of two, as MobileBERT's head has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.more = nn.Embedding(9, 4), nn.Linear(9, 2, bias=False)
+        self.bias = nn.Parameter(torch.zeros(9))
+
+    def forward(self, ids):
+        x = self.table(ids)
+        return torch.cat([x, x[..., :2]], -1) @ torch.cat([self.table.weight.t(), self.more.weight]) + self.bias
+
+
 def pieces(*layers):
     return nn.Sequential(*layers)
 
@@ -112,15 +130,16 @@ MODULES = {  # a module, and what it reads
     "conv3d": lambda: (nn.Conv3d(4, 6, 3), r(2, 4, 8, 9, 10)),
     "transposed": lambda: (nn.ConvTranspose2d(4, 6, 3, stride=2), r(2, 4, 8, 9)),
     "norms": lambda: (pieces(nn.InstanceNorm2d(4, affine=True), nn.GroupNorm(2, 4), nn.RMSNorm(6)), r(2, 4, 6, 6)),
-    "batch norms": lambda: (pieces(nn.BatchNorm1d(4, affine=False), nn.BatchNorm1d(4, track_running_stats=False)), r(2, 4)),
+    "batch norms": lambda: (pieces(nn.BatchNorm1d(4, affine=False), nn.BatchNorm1d(4)), r(2, 4)),
     "bag": lambda: (pieces(nn.EmbeddingBag(9, 4), nn.Linear(4, 2)), torch.randint(9, (3, 5))),
     "weight norm": lambda: (parametrizations.weight_norm(nn.Linear(4, 5)), r(3, 4)),
     "functional": lambda: (Functional(), torch.randint(20, (2, 6))),
     "experts": lambda: (Experts(), r(6, 8)),
+    "joined": lambda: (Joined(), torch.randint(9, (2, 6))),
     "tied": lambda: (Tied(), torch.randint(11, (2, 6))),
     "residual": lambda: (Residual(), r(2, 6)),
     "attention": lambda: (nn.MultiheadAttention(16, 4), r(5, 2, 16), r(7, 2, 16), r(7, 2, 16)),
-    "attention, widths": lambda: (nn.MultiheadAttention(16, 4, kdim=8, vdim=6, add_bias_kv=True), r(5, 2, 16), r(7, 2, 8), r(7, 2, 6)),
+    "widths": lambda: (nn.MultiheadAttention(8, 4, kdim=6, vdim=5, add_bias_kv=True), *(r(5, 2, n) for n in (8, 6, 5))),
     "encoder": lambda: (nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 24, batch_first=True), 2), r(2, 7, 16)),
     "transformer": lambda: (nn.Transformer(16, 2, 1, 2, 24, batch_first=True), r(2, 9, 16), r(2, 5, 16)),
     "gpt2": lambda: (gpt2(vocab_size=99, n_embd=32, n_layer=3, n_head=4, n_positions=64), IDS),
@@ -130,14 +149,14 @@ MODULES = {  # a module, and what it reads
     "gemma2": lambda: (hugging("Gemma2ForCausalLM", **LLAMA, head_dim=8, sliding_window=4), IDS),
     "bert": lambda: (hugging("BertForSequenceClassification", **TEXT), IDS),
     "albert": lambda: (hugging("AlbertForMaskedLM", **TEXT, embedding_size=16), IDS),
-    "opt": lambda: (hugging("OPTForCausalLM", vocab_size=99, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=16, max_position_embeddings=64), IDS),
+    "opt": lambda: (hugging("OPTForCausalLM", **OPT), IDS),
     "bloom": lambda: (hugging("BloomForCausalLM", vocab_size=99, hidden_size=32, n_layer=2, n_head=4), IDS),
     "gptj": lambda: (hugging("GPTJForCausalLM", vocab_size=99, n_embd=32, n_layer=2, n_head=4, rotary_dim=4), IDS),
-    "mamba": lambda: (hugging("MambaForCausalLM", vocab_size=99, hidden_size=32, num_hidden_layers=1, state_size=4), IDS),
-    "t5": lambda: (hugging("T5Model", vocab_size=99, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4), IDS, None, IDS[:, :5]),
+    "mamba": lambda: (hugging("MambaModel", vocab_size=99, hidden_size=32, num_hidden_layers=1, state_size=4), IDS),
+    "t5": lambda: (hugging("T5Model", **T5), IDS, None, IDS[:, :5]),
     "vit": lambda: (hugging("ViTForImageClassification", **VIT, num_labels=5), r(2, 3, 32, 32)),
-    "swin": lambda: (hugging("SwinModel", image_size=32, patch_size=2, embed_dim=8, depths=[2, 2], num_heads=[2, 4], window_size=4), r(2, 3, 32, 32)),
-    "resnet": lambda: (hugging("ResNetForImageClassification", embedding_size=8, hidden_sizes=[8, 16], depths=[2, 3]), r(2, 3, 32, 32)),
+    "swin": lambda: (hugging("SwinModel", **SWIN), r(2, 3, 32, 32)),
+    "resnet": lambda: (hugging("ResNetModel", embedding_size=8, hidden_sizes=[8, 16], depths=[2, 3]), r(2, 3, 32, 32)),
     "convnext": lambda: (hugging("ConvNextModel", hidden_sizes=[8, 16], depths=[2, 2], num_stages=2), r(2, 3, 32, 32)),
 }  # fmt: skip
 
@@ -231,10 +250,15 @@ def meta(make):
 
 
 TRUTH = {
-    "resnet-50": (lambda: hugging("ResNetForImageClassification", num_labels=1000), (1, 3, 224, 224), 4.089e9, 25_557_032),
+    "resnet-50": (
+        lambda: hugging("ResNetForImageClassification", num_labels=1000),
+        (1, 3, 224, 224),
+        4.089e9,
+        25_557_032,
+    ),
     "vit-b/16": (lambda: hugging("ViTForImageClassification", num_labels=1000), (1, 3, 224, 224), 17.564e9, 86_567_656),
     "gpt-2": (gpt2, (1, 1024), 145.82e9, 124_439_808),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TRUTH)
@@ -383,6 +407,8 @@ def test_without_an_example_the_layers_are_known_by_their_modules():
         assert counts.parameters(tree).total == sum(p.numel() for p in module.parameters())
         saved = set(module.state_dict()) - {name for name, _p in module.named_parameters(remove_duplicate=False)}
         assert counts.parameters(tree).buffers == sum(module.state_dict()[key].numel() for key in saved)
+    module, ids = MODULES["gpt2"]()
+    assert counts.neurons(live.read(module)).total == counts.neurons(live.read(module, ids)).total
     network = pieces(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
     assert counts.neurons(live.read(network)).total == 138
 
@@ -458,7 +484,8 @@ def test_stacks_in_trees_made_by_formula():
     assert [stack.widths for stack in stacks] == [(784, 128, 10)]
     assert not linear_stacks(families.dense(DenseConfig(784, 10, (128,), "relu")))
     for family in FAMILIES:
-        config = decoder_config(family, vocab_size=9, d_model=8, n_layers=2, n_heads=2, n_kv_heads=2, head_dim=4, d_ff=8, context=8)  # fmt: skip
+        sizes = {"n_layers": 2, "n_heads": 2, "n_kv_heads": 2, "head_dim": 4, "d_ff": 8, "context": 8}
+        config = decoder_config(family, vocab_size=9, d_model=8, **sizes)
         assert not linear_stacks(families.decoder(config))
 
 
@@ -469,7 +496,7 @@ def test_stacks_in_trees_made_by_formula():
     ("module", "inputs", "says"),
     [
         (nn.Linear(3, 4), (r(5, 2),), ["Linear cannot run", "given: float32[5, 2]", "forward(input)"]),
-        (nn.Transformer(16, 2, 1, 1, 16, batch_first=True), (r(1, 3, 16),), ["'tgt'", "forward(src, tgt, src_mask=None"]),
+        (nn.Transformer(16, 2, 1, 1, 16, batch_first=True), (r(1, 3, 16),), ["'tgt'", "forward(src, tgt, src_mask="]),
         (pieces(nn.LazyLinear(4)), (r(5, 2),), ["0 has no shape yet", "Call the module once"]),
         (meta(Experts), (r(6, 8),), ["depends on numbers", "meta device"]),
     ],

@@ -11,7 +11,7 @@ from pellucid.language import _
 
 @dataclass(frozen=True)
 class Stack:
-    """Linear layers one after another, with nothing between: equal to one linear layer, y = (W2 W1) x + (W2 b1 + b2)."""
+    """Linear layers one after another, nothing between: equal to one linear layer, y = (W2 W1) x + (W2 b1 + b2)."""
 
     paths: tuple[str, ...]
     widths: tuple[int, ...]  # what the first reads, and what each writes
@@ -43,7 +43,8 @@ class Stack:
 
     def __str__(self) -> str:
         line = _(
-            "{paths}: no activation between, so equal to one linear layer {inputs} x {outputs}: {one:,} parameters, not {all:,}"
+            "{paths}: no activation between, so equal to one linear layer {inputs} x {outputs}: {one:,} parameters in "
+            "place of {all:,}"
         )
         if self.is_low_rank:
             line = _(
@@ -94,7 +95,7 @@ def unused(tree: Node) -> list[str]:
 
 
 def _single(node: Node, at: Part, is_alone: bool = True) -> Iterator[tuple[Part, bool]]:
-    """Every leaf by its full path, equal children each by its number; and whether it is one, not several side by side."""
+    """Every leaf by its full path, equal children each by its number; and whether it stands alone, and runs once."""
     if isinstance(node, Sequence):
         for part in node.parts:
             name, kind, positions = (

@@ -41,7 +41,7 @@ class Record:
     leaf: Layer
     positions: int = 1
     claims: tuple[Claim, ...] = ()  # what its tensors are: the weight first
-    at: float = 0  # when it was met
+    at: int = 0  # when it was met
     runs: int = 1  # so many times at each position; 0: never
     copies: int = 1  # so many with weights of their own
     reads: Record | None = None  # the linear layer whose outputs it reads unchanged
@@ -55,8 +55,8 @@ class Record:
 def tree(records: list[Record], sizes: dict[str, int], fixed: set[str]) -> Sequence:
     """The tree of what was met.
 
-    Every parameter is counted once, where it is first used. What runs again with the same weights is `shared`, and equal
-    neighbours become one `Repeat`.
+    Every parameter is counted once, where it is first used. What runs again with the same weights is `shared`, and
+    equal neighbours become one `Repeat`.
 
     Args:
         records: What was met, in any order.
@@ -116,7 +116,12 @@ def _kind_of(records: list[Record], name: str) -> str:
 
 def _parts(counted: list[tuple[Record, list[bool]]], fixed: set[str]) -> Iterator[tuple[str, Part]]:
     """Each layer's path and part; calls of the same layer are one where they can be."""
-    owners = {claim: record.path for record, first in counted for claim, here in zip(record.claims, first) if here}
+    owners = {
+        claim: record.path
+        for record, first in counted
+        for claim, here in zip(record.claims, first, strict=True)
+        if here
+    }
     by_path: defaultdict[str, list[tuple[Record, list[bool]]]] = defaultdict(list)
     for record, first in counted:
         by_path[record.path].append((record, first))
