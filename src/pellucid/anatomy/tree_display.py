@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from math import prod
 
 from rich.console import RenderableType
@@ -33,6 +34,7 @@ from pellucid.language import _
 
 ROWS = 40  # most lines of a tree, where the reader does not say how deep it is unfolded
 INDENT = 2
+ALIKE = 4  # children called alike, from which on they are gathered
 NAME = 32  # columns, up to which a name stays whole
 
 
@@ -112,22 +114,34 @@ def branch(
                 before = child.shape or before
         if len(children) == 1 and children[0].children:
             return replace(children[0], name=f"{name}.{children[0].name}".strip("."))
-        last = next((child for child in reversed(children) if child.shape), None)
-        return Branch(
-            name,
-            "",
-            sum(child.parameters for child in children),
-            sum(child.neurons for child in children),
-            last.shape if last else (),
-            last.positions if last else positions,
-            layers=sum(child.layers for child in children),
-            children=tuple(children),
-        )
+        return _parent(name, list(_gathered(children)), positions)
     # an activation keeps the shape that it reads, which its tree does not say
     shape = before if isinstance(node, Activation) and prod(before) == node.width else node.output
     tied = getattr(node, "tied_to", None) is not None
     neurons = max(copies, times) * node.neurons
     return Branch(name, figure(node), copies * node.parameters, neurons, shape, positions, tied)
+
+
+def _parent(name: str, children: list[Branch], positions: str | int = 1) -> Branch:
+    """The line above others."""
+    last = next((child for child in reversed(children) if child.shape), None)
+    return Branch(
+        name,
+        "",
+        sum(child.parameters for child in children),
+        sum(child.neurons for child in children),
+        last.shape if last else (),
+        last.positions if last else positions,
+        layers=sum(child.layers for child in children),
+        children=tuple(children),
+    )
+
+
+def _gathered(children: list[Branch]) -> Iterator[Branch]:
+    """Children of which many in a row are called alike, dense1[0], dense1[1] and so on, below a line of their own."""
+    for stem, run in groupby(children, key=lambda child: child.name.partition("[")[0]):
+        alike = list(run)
+        yield from [_parent(stem, alike)] if len(alike) >= ALIKE else alike
 
 
 def flow(dimensions: Shape, positions: str | int = 1) -> str:
