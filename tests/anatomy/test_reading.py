@@ -19,6 +19,7 @@ from torch import nn
 import pellucid as pl
 from pellucid.anatomy.reading import read_family
 from pellucid.checkpoints.plain import save_plain
+from pellucid.cli import app as cli
 from pellucid.networks.decoder import Decoder, decoder_config
 from pellucid.networks.dense import Dense, DenseConfig
 from pellucid.networks.detector import Detector, DetectorConfig
@@ -243,6 +244,22 @@ def test_neurons_of_convolutions_need_the_picture(tmp_path):
     assert found.parameters.buffers == 2 * 8 + 1
     with pytest.raises(pl.PellucidError, match="8 × 3 × 3 × 3"):
         _ = found.neurons
+
+
+def test_what_a_file_of_tensors_does_not_tell_is_said_and_the_rest_shown(tmp_path, capsys):
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 2))
+    path = tmp_path / "net.safetensors"
+    save_file(network.state_dict(), path)
+    assert cli.run(["anatomy", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "258 parameters" in printed
+    assert "not known" in printed
+    assert cli.run(["anatomy", str(path), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["neurons"], answer["dimensions"], answer["parameters"]["total"]) == (None, None, 258)
+    for question in (["--serve"], ["--train", "--tokens", "1B"], ["--explain", "neurons"]):
+        assert cli.run(["anatomy", str(path), *question]) == 2
+        assert 2 <= len(capsys.readouterr().err.splitlines()) <= 3
 
 
 def test_packed_weights_are_no_parameters_and_said(tmp_path):

@@ -17,6 +17,8 @@ from pellucid.anatomy.explain import Formula
 from pellucid.anatomy.findings import linear_stacks, unused
 from pellucid.anatomy.formula_display import comparison, formula
 from pellucid.anatomy.sizes import said as as_bytes
+from pellucid.anatomy.tensors import is_bare
+from pellucid.anatomy.tensors_display import tensor_lines
 from pellucid.anatomy.tree import Convolution, Linear, walk
 from pellucid.anatomy.tree_display import branches, figure
 from pellucid.anatomy.words import add, cut, heading, kinds, share, short, table
@@ -53,6 +55,9 @@ def lines(anatomy: Anatomy, depth: int | None = None, length: int | None = None)
         depth: How far its tree is unfolded; None: as far as is still readable.
         length: Tokens of the text that compute and memory are told for; its context when left out.
     """
+    if is_bare(anatomy.tree):
+        yield from tensor_lines(anatomy)
+        return
     lengths = _lengths(anatomy, length)
     yield from _headline(anatomy)
     yield heading(_("parameters, neurons and dimensions"))
@@ -149,7 +154,7 @@ def _by_kind(anatomy: Anatomy) -> Table:
         if not n and not outputs:
             continue
         own = f"{n:,}" if n else _("tied") if kind in tied else "–"
-        word = kind if name != kind else ""
+        word = "" if kind in name else kind
         add(rows, name, word, own, share(n, parameters.total) if n else "", f"{outputs:,}" if outputs else "–")
     add(
         rows,

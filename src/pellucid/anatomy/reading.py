@@ -252,10 +252,10 @@ def _of_weights(path: Path) -> Anatomy:
 
 
 def _of_tensors(held: Mapping[str, Stored], path: Path, notes: tuple[str, ...]) -> Anatomy:
-    whole = [name for name, tensor in held.items() if tensor.is_whole and not name.endswith("num_batches_tracked")]
-    if whole:
-        line = _("{names}: whole numbers, which are no parameters; packed weights would be among them")
-        notes += (line.format(names=_few(whole)),)
+    packed = [name for name, tensor in held.items() if tensor.is_whole and "weight" in name]
+    if packed:
+        line = _("packed into whole numbers, so not counted as parameters: {names}")
+        notes += (line.format(names=_few(packed)),)
     tree = tensors.tree_of(held, str(path))
     return Anatomy(str(path), tree, where=str(path), notes=(*notes, *_said(held, path)), file=by_format(held))
 

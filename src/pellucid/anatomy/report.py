@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pellucid.anatomy import compute, counts, explain, families
 from pellucid.anatomy.compare import Comparison
@@ -14,12 +14,16 @@ from pellucid.errors import PellucidError
 from pellucid.language import _
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console, ConsoleOptions, RenderResult
 
     from pellucid.anatomy import questions
     from pellucid.anatomy.catalogue import Entry
     from pellucid.anatomy.tree import Node
     from pellucid.checkpoints.headers import Held
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -105,13 +109,13 @@ class Anatomy:
         return Comparison.of(self, other)
 
     def json(self) -> dict[str, Any]:
-        """Plain data: the counts, by kind and by layer."""
+        """Plain data: the counts, by kind and by layer; null for what the tensors of a file do not tell."""
         return {
             "name": self.name,
             "config": self.config,
             "parameters": asdict(self.parameters) | {"trainable": self.parameters.trainable},
-            "neurons": asdict(self.neurons),
-            "dimensions": [point._asdict() for point in self.dimensions],
+            "neurons": _known(lambda: asdict(self.neurons)),
+            "dimensions": _known(lambda: [point._asdict() for point in self.dimensions]),
             "published": asdict(self.entry) if self.entry else None,
             "notes": list(self.notes),
             "file": {name: held._asdict() for name, held in self.file.items()},
@@ -127,3 +131,10 @@ class Anatomy:
         from pellucid.anatomy.display import lines
 
         yield from lines(self)
+
+
+def _known(ask: Callable[[], T]) -> T | None:
+    try:
+        return ask()
+    except PellucidError:
+        return None

@@ -111,6 +111,11 @@ def tree_of(tensors: Mapping[str, Stored], where: str) -> Sequence:
     return Sequence((*_parts(root, ""), Part("flow", UnreadFlow(where), "dense")))
 
 
+def is_bare(tree: Node) -> bool:
+    """Whether the tree is `tree_of` tensors: of what depends on how data flow nothing can be asked."""
+    return isinstance(tree, Sequence) and any(isinstance(part.node, UnreadFlow) for part in tree.parts)
+
+
 @dataclass
 class _Group:
     """What begins with the same names."""
