@@ -133,7 +133,8 @@ def test_many_layers_called_alike_are_one_line():
 
 
 def test_published_totals_stand_beside_the_count():
-    assert "and so is the count" in published(network("lenet-5"))
+    assert published(network("lenet-5")).endswith("section 7.6); the count is the same")
+    assert published(network("resnet-50")).endswith("; exactly 25,557,032, and so is the count")
     assert "rounds to it" in published(network("deepseek-v3"))
 
 

@@ -118,6 +118,8 @@ def published(anatomy: Anatomy) -> str:
     said = _("published: {published} ({source})").format(published=entry.published, source=entry.source)
     if entry.published_total is not None:
         difference = total - entry.published_total
+        if not difference and entry.published == f"{total:,}":
+            return said + _("; the count is the same")
         if not difference:
             return said + _("; exactly {n:,}, and so is the count").format(n=entry.published_total)
         return said + _("; exactly {n:,}, the count is {difference:+,} ({share:+.2%})").format(
@@ -146,7 +148,7 @@ def _number(published: str) -> tuple[float, float]:
 
 def _by_kind(anatomy: Anatomy) -> Table:
     parameters, neurons = anatomy.parameters, anatomy.neurons
-    rows = table(_("kind"), ("", "right"), (_("parameters"), "right"), (_("share"), "right"), (_("neurons"), "right"))
+    rows = table(_("kind"), "", (_("parameters"), "right"), (_("share"), "right"), (_("neurons"), "right"))
     names = kinds()
     tied = {visit.kind for visit in walk(anatomy.tree) if getattr(visit.leaf, "tied_to", None)}
     for kind, name in names.items():

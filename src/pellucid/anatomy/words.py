@@ -21,7 +21,7 @@ def kinds() -> dict[str, str]:
         "convolution": _("convolution"),
         "recurrent": _("recurrent"),
         "dense": _("dense"),
-        "norm": _("norm"),
+        "norm": _("norm layer"),  # in Chinese the norm of a vector is another word
         "head": _("head"),
     }
 
