@@ -1,5 +1,6 @@
 """Networks of language by their configuration: against transformers on the meta device, and the published integers."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from pellucid.anatomy import catalogue, compute, counts, families
+from pellucid.anatomy.families.defaults import DEFAULTS
 from pellucid.anatomy.tree import Attention, Node, walk
 from pellucid.checkpoints.decoder import foreign_config
 from pellucid.errors import PellucidError
@@ -459,6 +461,21 @@ def test_a_field_that_cannot_be_is_named_with_its_file(base: str, change: dict[s
     assert field in error.value.what
     assert error.value.where == "there/config.json"
     assert error.value.fix
+
+
+JUNK = [None, "x", -1, 0, 1.5, [], {}, True, [[1]], ["a"], {"a": 1}, float("nan"), 10**30]
+
+
+@pytest.mark.parametrize("name", {catalogue.find(name).config["model_type"]: name for name in LANGUAGE}.values())
+def test_whatever_stands_in_a_field_is_read_or_refused(name: str) -> None:
+    config = catalogue.find(name).config
+    names = {*config, *DEFAULTS.get(config["model_type"], {}), "architectures", "layer_types", "pellucid"} - {
+        "model_type"
+    }
+    for field in sorted(names):
+        for junk in JUNK:
+            with contextlib.suppress(PellucidError):
+                counts.parameters(families.describe(config | {field: junk}))
 
 
 def test_a_type_that_is_not_known_is_answered_by_the_nearest() -> None:

@@ -7,6 +7,8 @@ from pellucid.checkpoints.fields import ACTIVATIONS
 from pellucid.errors import PellucidError
 from pellucid.language import _
 
+MOST_LAYERS = 100_000  # each is looked at by itself
+
 
 @dataclass(frozen=True)
 class Fields:
@@ -25,6 +27,11 @@ class Fields:
         """A whole number of 1 or more."""
         value = self._get(name, default)
         return value if _is_size(value) else self.refuse(name, _("Give a whole number of 1 or more."))
+
+    def layers(self, name: str) -> int:
+        """How many layers: a whole number from 1, and no more than anybody could mean."""
+        n = self.size(name)
+        return n if n <= MOST_LAYERS else self.refuse(name, _("Give at most {n}.").format(n=MOST_LAYERS))
 
     def sizes(self, name: str, n: int | None = None, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
         """So many whole numbers of 1 or more, any number of them where `n` is None."""

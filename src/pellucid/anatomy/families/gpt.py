@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pellucid.anatomy.families.fields import Fields
+from pellucid.anatomy.families.fields import MOST_LAYERS, Fields
 from pellucid.anatomy.families.language import language_model
 from pellucid.anatomy.tree import Sequence
 from pellucid.language import _
@@ -64,7 +64,7 @@ def mingpt(fields: Fields) -> Sequence:
 
 def gpt_neo(fields: Fields) -> Sequence:
     """GPT-Neo (Black et al. 2021): every other layer sees only so many tokens back."""
-    n_layers, window, kinds = fields.size("num_layers"), fields.size("window_size"), _kinds(fields)
+    n_layers, window, kinds = fields.layers("num_layers"), fields.size("window_size"), _kinds(fields)
     if len(kinds) != n_layers:
         fields.refuse("attention_types", _("Spell out as many layers as num_layers = {n}.").format(n=n_layers))
     return _gpt(
@@ -81,7 +81,8 @@ def gpt_neo(fields: Fields) -> Sequence:
 def _kinds(fields: Fields) -> list[str]:
     """[[["global", "local"], 2]] spelt out: ["global", "local", "global", "local"]."""
     try:
-        kinds = [kind for pattern, n in fields.content["attention_types"] for kind in list(pattern) * n]
+        pairs = fields.content["attention_types"]
+        kinds = [kind for pattern, n in pairs for kind in list(pattern) * min(n, MOST_LAYERS)]
     except (TypeError, ValueError):
         kinds = []
     if not kinds or any(kind not in ("global", "local") for kind in kinds):
@@ -207,7 +208,7 @@ def _gpt(
     shape = {
         "vocab_size": fields.size("vocab_size"),
         "d_model": fields.size(d_model),
-        "n_layers": fields.size(n_layers),
+        "n_layers": fields.layers(n_layers),
         "n_heads": fields.size(n_heads),
         "n_kv_heads": fields.size(n_heads),
         "head_dim": fields.share(d_model, n_heads),

@@ -23,9 +23,12 @@ def language_model(fields: Fields, **settings: Any) -> Sequence:
 def pellucid(fields: Fields) -> Sequence:
     """A decoder that Hugging Face has no family for: its own configuration stands under "decoder"."""
     own = fields.under("decoder", {})
-    for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff", "context"):
+    for name in ("vocab_size", "d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff", "context"):
         own.size(name)
+    own.share("n_heads", "n_kv_heads")
+    n_layers, windows = own.layers("n_layers"), own.content.get("sliding_windows") or None
+    if windows is not None and (not isinstance(windows, list | tuple) or len(windows) != n_layers):
+        own.refuse("sliding_windows", _("Give one for each of {n} layers.").format(n=n_layers))
     shape = {name: value for name, value in own.content.items() if name in DecoderShape.__dataclass_fields__}
-    windows = shape.get("sliding_windows")
-    shape["sliding_windows"] = tuple(windows) if windows is not None else None
-    return decoder_tree(DecoderShape(**shape, order="post" if own.flag("post_norm", False) else "pre"))
+    shape |= {"sliding_windows": windows, "order": "post" if own.flag("post_norm", False) else "pre"}
+    return decoder_tree(DecoderShape(**shape))

@@ -61,7 +61,7 @@ def gpt_oss(fields: Fields) -> Sequence:
 
 def llama4_text(fields: Fields) -> Sequence:
     """Llama 4 (Meta 2025), its language model: one expert is chosen, one meets all; 3 layers of 4 see a chunk."""
-    n_layers, step = fields.size("num_hidden_layers"), fields.size("interleave_moe_layer_step")
+    n_layers, step = fields.layers("num_hidden_layers"), fields.size("interleave_moe_layer_step")
     d_ff, every = fields.size("intermediate_size"), fields.size("no_rope_layer_interval")
     mixtures = _listed(fields, "moe_layers") or range(step - 1, n_layers, step)
     experts = _experts(
@@ -185,7 +185,7 @@ def deepseek_v3(fields: Fields) -> Sequence:
 
 
 def _deepseek(fields: Fields, router_bias: bool) -> Sequence:
-    first, n_layers = fields.count("first_k_dense_replace"), fields.size("num_hidden_layers")
+    first, n_layers = fields.count("first_k_dense_replace"), fields.layers("num_hidden_layers")
     d_ff = fields.size("moe_intermediate_size")
     experts = _experts(
         fields,
@@ -216,7 +216,7 @@ def _llama(fields: Fields, **settings: Any) -> Sequence:
     shape: dict[str, Any] = {
         "vocab_size": fields.size("vocab_size"),
         "d_model": fields.size("hidden_size"),
-        "n_layers": fields.size("num_hidden_layers"),
+        "n_layers": fields.layers("num_hidden_layers"),
         "n_heads": n_heads,
         "n_kv_heads": fields.size("num_key_value_heads", n_heads),
         "d_ff": fields.size("intermediate_size"),
@@ -253,7 +253,7 @@ def _experts(
 def _sparse_layers(fields: Fields) -> tuple[bool, ...]:
     """Every `decoder_sparse_step`th layer is a mixture, but for those in `mlp_only_layers`."""
     step, dense = fields.size("decoder_sparse_step"), _listed(fields, "mlp_only_layers")
-    return tuple((n + 1) % step == 0 and n not in dense for n in range(fields.size("num_hidden_layers")))
+    return tuple((n + 1) % step == 0 and n not in dense for n in range(fields.layers("num_hidden_layers")))
 
 
 def _listed(fields: Fields, name: str) -> list[int]:
@@ -270,7 +270,7 @@ def _windows(fields: Fields, slides: Callable[[int], bool]) -> tuple[int | None,
     """Each layer's window: of those that `layer_types` names, or else `slides`; None where there is none at all."""
     if "sliding_window" not in fields:
         return None
-    window, n_layers = fields.size("sliding_window"), fields.size("num_hidden_layers")
+    window, n_layers = fields.size("sliding_window"), fields.layers("num_hidden_layers")
     kinds = fields.content.get("layer_types")
     if kinds is None:
         kinds = ["sliding_attention" if slides(n) else "full_attention" for n in range(n_layers)]

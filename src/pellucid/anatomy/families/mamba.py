@@ -27,7 +27,7 @@ def mamba(fields: Fields) -> Sequence:
     vocab_size = fields.size("vocab_size")
     parts = (
         Part("embedding", Embedding(vocab_size, d_model), "embedding"),
-        Part("blocks", Repeat(fields.size("num_hidden_layers"), block)),
+        Part("blocks", Repeat(fields.layers("num_hidden_layers"), block)),
         norm,
         Part("head", Linear(d_model, vocab_size, bias=False, tied_to=tied_to), "head"),
     )

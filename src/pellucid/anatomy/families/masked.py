@@ -30,7 +30,7 @@ def electra(fields: Fields) -> Sequence:
 
 def albert(fields: Fields) -> Sequence:
     """ALBERT (Lan et al. 2019): narrow embeddings, and layers that share their parameters."""
-    n, groups = fields.size("num_hidden_layers"), fields.size("num_hidden_groups")
+    n, groups = fields.layers("num_hidden_layers"), fields.size("num_hidden_groups")
     if n % groups or fields.size("inner_group_num") != 1:
         fields.refuse(
             "num_hidden_groups", _("Give a number that divides {name} = {n}.").format(name="num_hidden_layers", n=n)
@@ -87,7 +87,7 @@ def _encoder(
     if always_projected or width != shape.d_model:
         parts.append(Part("embedding_in", Linear(width, shape.d_model), "embedding"))
     parts += [dropout, *(extra or [])]
-    parts.append(Part("blocks", layers or Repeat(fields.size("num_hidden_layers"), block(shape))))
+    parts.append(Part("blocks", layers or Repeat(fields.layers("num_hidden_layers"), block(shape))))
     body = [part._replace(positions="token") for part in parts]
     return Sequence((*body, *_head(fields, shape, width, pooled)))
 

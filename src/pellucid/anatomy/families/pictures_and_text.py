@@ -18,7 +18,7 @@ def clip(fields: Fields) -> Sequence:
     reader = (
         Part("embedding", Embedding(text.size("vocab_size"), shape.d_model), "embedding"),
         Part("positions", Embedding(text.size("max_position_embeddings"), shape.d_model), "embedding"),
-        Part("blocks", Repeat(text.size("num_hidden_layers"), block(shape, causal=True))),
+        Part("blocks", Repeat(text.layers("num_hidden_layers"), block(shape, causal=True))),
         Part("norm", norm_of(shape), "norm"),
     )
     return Sequence(
@@ -100,7 +100,7 @@ def _tower(fields: Fields, class_token: bool) -> Sequence:
         *([token] if class_token else []),
         Part("positions", Embedding(places, shape.d_model), "embedding", places),
         *([Part("embedding_norm", norm_of(shape), "norm", places)] if class_token else []),
-        Part("blocks", Repeat(fields.size("num_hidden_layers"), block(shape)), positions=places),
+        Part("blocks", Repeat(fields.layers("num_hidden_layers"), block(shape)), positions=places),
         Part("norm", norm_of(shape), "norm", 1 if class_token else places),
     )
     return Sequence(parts)

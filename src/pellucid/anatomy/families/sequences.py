@@ -26,7 +26,7 @@ def transformer(fields: Fields) -> Sequence:
     fields.share("d_model", "h")
     d_model, dropout = fields.size("d_model"), fields.content.get("P_drop", 0.1)
     shape = BlockShape(d_model, fields.size("h"), fields.size("d_ff"), "relu", dropout)
-    n, table = fields.size("N"), Embedding(fields.size("vocab_size"), d_model)
+    n, table = fields.layers("N"), Embedding(fields.size("vocab_size"), d_model)
     return _network(
         encoder=_stack(shape, n, [Part("embedding", table, "embedding")]),
         decoder=_stack(shape, n, [], source="source"),
@@ -43,8 +43,8 @@ def marian(fields: Fields) -> Sequence:
     sines = Part("positions", Embedding(fields.size("max_position_embeddings"), d_model, fixed=True), "embedding")
     tied_to = "encoder.embedding" if fields.flag("tie_word_embeddings") else None
     tree = _network(
-        encoder=_stack(_side(fields, "encoder"), fields.size("encoder_layers"), [table, sines]),
-        decoder=_stack(_side(fields, "decoder"), fields.size("decoder_layers"), [sines], source="source"),
+        encoder=_stack(_side(fields, "encoder"), fields.layers("encoder_layers"), [table, sines]),
+        decoder=_stack(_side(fields, "decoder"), fields.layers("decoder_layers"), [sines], source="source"),
         head=Linear(d_model, vocab_size, bias=False, tied_to=tied_to),
     )
     return Sequence((*tree.parts, Part("logits_bias", Buffer((vocab_size,)), "head", "token")))
@@ -57,8 +57,8 @@ def bart(fields: Fields) -> Sequence:
     positions = Part("positions", Embedding(fields.size("max_position_embeddings") + 2, d_model), "embedding")
     front = [positions, Part("embedding_norm", Norm(d_model, shift=True), "norm")]
     tree = _network(
-        encoder=_stack(_side(fields, "encoder"), fields.size("encoder_layers"), [table, *front]),
-        decoder=_stack(_side(fields, "decoder"), fields.size("decoder_layers"), front, source="source"),
+        encoder=_stack(_side(fields, "encoder"), fields.layers("encoder_layers"), [table, *front]),
+        decoder=_stack(_side(fields, "decoder"), fields.layers("decoder_layers"), front, source="source"),
         head=Linear(d_model, vocab_size, bias=False, tied_to="encoder.embedding"),
     )
     return Sequence((*tree.parts, Part("logits_bias", Buffer((vocab_size,)), "head", "token")))
@@ -81,7 +81,7 @@ def t5(fields: Fields) -> Sequence:
     )
     table = Part("embedding", Embedding(fields.size("vocab_size"), shape.d_model), "embedding")
     distances = Part("distances", Lone((fields.size("relative_attention_num_buckets"), shape.n_heads)), "attention")
-    n_layers = fields.size("num_layers")
+    n_layers = fields.layers("num_layers")
     tied_to = "encoder.embedding" if fields.flag("tie_word_embeddings") else None
     return _network(
         encoder=_stack(shape, n_layers, [table, distances]),
@@ -107,8 +107,8 @@ def whisper(fields: Fields) -> Sequence:
     text = [Part("embedding", table, "embedding"), Part("positions", positions, "embedding")]
     tied_to = "decoder.embedding" if fields.flag("tie_word_embeddings") else None
     return _network(
-        encoder=_stack(_side(fields, "encoder", **shape), fields.size("encoder_layers"), front),
-        decoder=_stack(_side(fields, "decoder", **shape), fields.size("decoder_layers"), text, source=places),
+        encoder=_stack(_side(fields, "encoder", **shape), fields.layers("encoder_layers"), front),
+        decoder=_stack(_side(fields, "decoder", **shape), fields.layers("decoder_layers"), text, source=places),
         head=Linear(d_model, table.rows, bias=False, tied_to=tied_to),
         source=places,
     )
