@@ -88,12 +88,11 @@ def _headline(anatomy: Anatomy) -> Iterator[Text]:
     for note in anatomy.notes:
         if not entry or entry.source not in note:  # which stands beside what was published
             yield Text(note, style="dim")
-    yield Text(
-        _("{n:,} parameters ({short}), {neurons:,} neurons").format(
-            n=counted.total, short=short(counted.total), neurons=anatomy.neurons.total
-        ),
-        style="bold",
-    )
+    both = _("{n:,} parameters, {neurons:,} neurons")
+    if counted.total >= 10_000:
+        both = _("{n:,} parameters ({short}), {neurons:,} neurons")
+    said = both.format(n=counted.total, short=short(counted.total), neurons=anatomy.neurons.total)
+    yield Text(said, style="bold")
     if entry and entry.published:
         yield Text(published(anatomy))
         if entry.note:
