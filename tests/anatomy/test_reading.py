@@ -286,10 +286,11 @@ GGUFS = {  # the architecture there, the model, and what else its settings say
 }
 
 
-def write_gguf(path: Path, architecture: gguf.MODEL_ARCH, model: nn.Module, kind: str = "F32") -> Path:
+def write_gguf(path: Path, architecture: gguf.MODEL_ARCH, model: nn.Module, kind: str = "F32", parts: int = 1) -> Path:
     """As llama.cpp's converter writes it: its names, GPT-2's matrices turned, a tied head left out."""
     config, names = model.config, gguf.get_tensor_name_map(architecture, 3)
-    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
+    size = -(-len(model.state_dict()) // parts) if parts > 1 else 0
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture], split_max_tensors=size)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_head_count(config.num_attention_heads)
@@ -344,6 +345,19 @@ def test_a_gguf_whose_settings_are_of_another_network_is_counted_by_its_tensors(
     assert found.parameters.total == numbers(model)
     assert found.config == {}
     assert any("not understood" in note for note in found.notes)
+
+
+def test_a_gguf_in_several_files_is_one(tmp_path):
+    model = FOLDERS["llama"]()
+    whole = write_gguf(tmp_path / "whole.gguf", gguf.MODEL_ARCH.LLAMA, model)
+    write_gguf(tmp_path / "net.gguf", gguf.MODEL_ARCH.LLAMA, model, parts=2)
+    whole.unlink()
+    found = pl.anatomy(tmp_path)
+    assert found.parameters.total == numbers(model)
+    assert found.config == pl.anatomy(tmp_path / "net-00002-of-00002.gguf").config != {}
+    (tmp_path / "net-00001-of-00002.gguf").unlink()
+    with pytest.raises(pl.PellucidError, match="shard net-00001-of-00002"):
+        pl.anatomy(tmp_path)
 
 
 @pytest.mark.slow
