@@ -1,7 +1,7 @@
 """Who counts right: parameters and multiply-adds of four networks by us and by three other counters.
 
-The truth is arithmetic: the sum of all products of data by weights and data by data, every query with every key (the
-rows of sizing.md are these). Each counter is used as its page says, in eval mode, on the same module and input.
+The truth is arithmetic: all products of data by weights and of data by data, every query with every key. Each counter
+is used as its page says, in eval mode, on the same module and input.
 """
 
 import warnings
@@ -167,22 +167,34 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     names = ("torch", "transformers", "torchinfo", "fvcore")
     print(", ".join(f"{name} {version(name)}" for name in names), "(nothing is timed)\n")
-    print(
-        "| | " + " | ".join(("parameters", "error", "multiply-adds", "error")) + " |\n| --- | --- | --- | --- | --- |"
-    )
-    worst = dict.fromkeys(COUNTERS, 0.0)
+    counted = []
     for case in CASES:
         torch.manual_seed(0)
         module, inputs = case.module().eval(), case.inputs()
-        print(f"| **{case.title}** | **{case.parameters:,}** | | **{case.products / 1e9:.4f} G** | |")
-        for name, count in COUNTERS.items():
-            parameters, products = count(case, module, inputs)
-            errors = [0.0 if parameters is None else parameters / case.parameters - 1, products / case.products - 1]
-            worst[name] = max(worst[name], *map(abs, errors))
-            shown = "– | –" if parameters is None else f"{parameters:,} | {errors[0]:+.2%}"
-            print(f"| {name} | {shown} | {products / 1e9:.4f} G | {errors[1]:+.2%} |", flush=True)
-    print("\nLargest error: " + ", ".join(f"{name} {error:.2%}" for name, error in worst.items()))
-    print(f"Goal 0.1 %: {'met' if max(list(worst.values())[:2]) <= 1e-3 else 'MISSED'} by ours")
+        counted.append([count(case, module, inputs) for count in COUNTERS.values()])
+    pairs = list(zip(CASES, counted, strict=True))
+    table("multiply-adds, G", [[case.products, *(products for _p, products in found)] for case, found in pairs], 1e9)
+    table("parameters, M", [[case.parameters, *(parameters for parameters, _p in found)] for case, found in pairs], 1e6)
+    ours = [(case, counts_) for case, found in pairs for counts_ in found[:2]]
+    worst = max(max(abs(p / case.parameters - 1), abs(m / case.products - 1)) for case, (p, m) in ours)
+    print(f"Our largest error: {worst:.4%}, goal 0.1 %: {'met' if worst <= 1e-3 else 'MISSED'}")
+
+
+def table(title: str, rows: list[list[int | None]], unit: float) -> None:
+    """A row for each case, first the truth; what is off by a thousandth or more has its error beside it."""
+    print(f"| {title} | truth | {' | '.join(COUNTERS)} |")
+    print("| --- " * (2 + len(COUNTERS)) + "|")
+    for case, (truth, *found) in zip(CASES, rows, strict=True):
+        assert truth is not None
+        errors = [None if count is None else count / truth - 1 for count in found]
+        cells = [
+            "–"
+            if count is None or error is None
+            else f"{count / unit:.3f}" + (f" ({error:+.1%})" if abs(error) >= 1e-3 else "")
+            for count, error in zip(found, errors, strict=True)
+        ]
+        print(f"| {case.title} | {truth / unit:.3f} | {' | '.join(cells)} |")
+    print()
 
 
 if __name__ == "__main__":

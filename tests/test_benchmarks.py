@@ -22,3 +22,10 @@ def test_runs_quickly(script: str, parts: str, says: list[str]) -> None:
     command = [sys.executable, str(BENCHMARKS / script), "--quick", "--parts", *parts.split()]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     assert all(words in printed for words in says), printed
+
+
+@pytest.mark.slow
+def test_we_count_right_where_others_do_not() -> None:
+    command = [sys.executable, str(BENCHMARKS / "counters.py")]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert "goal 0.1 %: met" in printed, printed
