@@ -90,6 +90,11 @@ class Fields:
             self.refuse("architectures", _("Give a list of names."))
         return named[0]
 
+    def classes(self) -> int:
+        """How many classes there are: two where nothing says."""
+        names = self.content.get("id2label")
+        return len(names) if isinstance(names, dict) and names else self.size("num_labels", 2)
+
     def under(self, name: str, defaults: dict[str, Any]) -> "Fields":
         """The configuration that stands under `name`, with `defaults` for what it leaves out."""
         content = self.content.get(name) or {}

@@ -225,10 +225,7 @@ def picture(fields: Fields) -> Flow:
 
 def labels(fields: Fields) -> int | None:
     """How many classes Hugging Face's model knows: two where its `config.json` does not say; None: it has no head."""
-    if "ForImageClassification" not in fields.architecture("ForImageClassification"):
-        return None
-    names = fields.content.get("id2label")
-    return len(names) if isinstance(names, dict) and names else fields.size("num_labels", 2)
+    return fields.classes() if "ForImageClassification" in fields.architecture("ForImageClassification") else None
 
 
 def classify(flow: Flow, classes: int | None, dropout: float = 0.0) -> Sequence:

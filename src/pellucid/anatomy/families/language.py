@@ -4,20 +4,24 @@ from typing import Any
 
 from pellucid.anatomy.families.decoder import DecoderShape, decoder_tree
 from pellucid.anatomy.families.fields import Fields
-from pellucid.anatomy.tree import Sequence
+from pellucid.anatomy.tree import Linear, Part, Sequence
 from pellucid.language import _
 
 
 def language_model(fields: Fields, **settings: Any) -> Sequence:
-    """The tree of a `DecoderShape` with these settings; without the head where `architectures` names the bare model."""
+    """The tree of a `DecoderShape` with these settings, and on it the head that `architectures` names."""
     own = fields.under("pellucid", {})  # a folder of ours notes here what the family has no field for
-    tree = decoder_tree(DecoderShape(**settings | ({"dropout": own.rate("dropout")} if "dropout" in own else {})))
-    named = fields.architecture("ForCausalLM")
+    shape = DecoderShape(**settings | ({"dropout": own.rate("dropout")} if "dropout" in own else {}))
+    tree, named = decoder_tree(shape), fields.architecture("ForCausalLM")
     if named.endswith(("LMHeadModel", "ForCausalLM")):
         return tree
+    body = tuple(part for part in tree.parts if part.name != "head")
+    if named.endswith("ForSequenceClassification"):
+        width = shape.embedding_width or shape.d_model
+        return Sequence((*body, Part("head", Linear(width, fields.classes(), bias=False), "head")))
     if named.endswith("Model") and "DoubleHeads" not in named:
-        return Sequence(tuple(part for part in tree.parts if part.name != "head"))
-    return fields.refuse("architectures", _("Name the language model, …ForCausalLM, or the bare …Model."))
+        return Sequence(body)
+    return fields.refuse("architectures", _("Name …ForCausalLM, …ForSequenceClassification or the bare …Model."))
 
 
 def pellucid(fields: Fields) -> Sequence:

@@ -30,12 +30,10 @@ def electra(fields: Fields) -> Sequence:
 
 def albert(fields: Fields) -> Sequence:
     """ALBERT (Lan et al. 2019): narrow embeddings, and layers that share their parameters."""
-    n, groups = fields.layers("num_hidden_layers"), fields.size("num_hidden_groups")
-    if n % groups or fields.size("inner_group_num") != 1:
-        fields.refuse(
-            "num_hidden_groups", _("Give a number that divides {name} = {n}.").format(name="num_hidden_layers", n=n)
-        )
-    layers = Repeat(groups, Repeat(n // groups, block(_block(fields)), shared=True))
+    if fields.size("inner_group_num") != 1:
+        fields.refuse("inner_group_num", _("Only groups of one layer are known here."))
+    each = fields.share("num_hidden_layers", "num_hidden_groups")
+    layers = Repeat(fields.size("num_hidden_groups"), Repeat(each, block(_block(fields)), shared=True))
     return _encoder(fields, _block(fields), layers, fields.size("embedding_size"), always_projected=True, pooled=True)
 
 
@@ -93,7 +91,7 @@ def _encoder(
 
 
 def _head(fields: Fields, shape: BlockShape, width: int, pooled: bool) -> list[Part]:
-    """What `architectures` puts on the body: nothing but the pooler where the family has one, gaps filled, classes."""
+    """What `architectures` puts on the body; on the bare model a pooler, where the family has one."""
     named = fields.architecture("Model")
     pooler = [
         Part("pooler", Linear(shape.d_model, shape.d_model), "head"),
@@ -107,9 +105,13 @@ def _head(fields: Fields, shape: BlockShape, width: int, pooled: bool) -> list[P
             Part("head", Linear(width, fields.size("vocab_size"), tied_to="embedding"), "head"),
         ]
         return [part._replace(positions="token") for part in parts]
+    if named == "ElectraForPreTraining":  # was each token replaced?
+        parts = [*pooler, Part("head", Linear(shape.d_model, 1), "head")]
+        return [part._replace(positions="token") for part in parts]
     if named.endswith("ForSequenceClassification"):
-        classes = len(fields.content.get("id2label") or ()) or fields.size("num_labels", 2)
-        return [*pooler, Part("head", Linear(shape.d_model, classes), "head")]
+        return [*pooler, Part("head", Linear(shape.d_model, fields.classes()), "head")]
+    if named.endswith(("ForTokenClassification", "ForQuestionAnswering")):
+        return [Part("head", Linear(shape.d_model, fields.classes()), "head", "token")]
     if named.endswith("Model"):
         return pooler if pooled else []
     return fields.refuse("architectures", _("Name …Model, …ForMaskedLM or …ForSequenceClassification."))

@@ -82,9 +82,12 @@ def t5(fields: Fields) -> Sequence:
     table = Part("embedding", Embedding(fields.size("vocab_size"), shape.d_model), "embedding")
     distances = Part("distances", Lone((fields.size("relative_attention_num_buckets"), shape.n_heads)), "attention")
     n_layers = fields.layers("num_layers")
+    encoder = _stack(shape, n_layers, [table, distances])
+    if fields.architecture("").endswith("EncoderModel"):
+        return Sequence((Part("encoder", encoder, positions="token"),))
     tied_to = "encoder.embedding" if fields.flag("tie_word_embeddings") else None
     return _network(
-        encoder=_stack(shape, n_layers, [table, distances]),
+        encoder=encoder,
         decoder=_stack(shape, fields.size("num_decoder_layers", n_layers), [distances], source="source"),
         head=Linear(shape.d_model, fields.size("vocab_size"), bias=False, tied_to=tied_to),
     )
