@@ -367,6 +367,56 @@ def test_detectors():
     agree(families.detector(config, 64, 96), Detector(config, seed=None), r(1, 3, 64, 96))
 
 
+# whatever a module does meanwhile, it is left as it was
+
+
+class Counting(nn.Module):
+    """Counts its calls, keeps what it made, and decides by numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, given):
+        self.calls += 1
+        self.layer.kept = self.layer(given["x"])
+        return self.layer.kept if self.calls.item() else None
+
+
+def test_a_module_that_changes_itself_is_left_as_it_was():
+    module = Counting().train()
+    seen = []
+    module.layer.register_forward_hook(lambda *given: seen.append(given))
+    tree = live.read(module, {"x": r(2, 4)})
+    assert compute.forward(tree).total == 2 * 16
+    assert (module.calls.item(), hasattr(module.layer, "kept"), module.training) == (0, False, True)
+    assert len(module.layer._forward_hooks) == 1
+    assert not module._forward_hooks
+    assert not module._forward_pre_hooks
+
+
+def test_queries_that_are_learned_are_data():
+    class Latents(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.latents, self.layer = nn.Parameter(r(3, 4)), nn.Linear(4, 4)
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(self.layer(self.latents.expand(len(x), -1, -1)), x, x)
+
+    work = compute.forward(live.read(Latents(), r(2, 5, 4)))
+    assert work.by_path["layer"] == 2 * 3 * 16
+    assert work.data == 2 * 3 * 5 * 8
+
+
+def test_under_inference_mode_and_compiled():
+    with torch.inference_mode():
+        assert compute.forward(live.read(nn.Linear(4, 4), r(2, 4))).total == 32
+    assert compute.forward(live.read(torch.compile(nn.Linear(4, 4)), r(2, 4))).total == 32
+
+
 # what is shared, fixed, unused
 
 
@@ -498,6 +548,7 @@ def test_stacks_in_trees_made_by_formula():
         (nn.Linear(3, 4), (r(5, 2),), ["Linear cannot run", "given: float32[5, 2]", "forward(input)"]),
         (nn.Transformer(16, 2, 1, 1, 16, batch_first=True), (r(1, 3, 16),), ["'tgt'", "forward(src, tgt, src_mask="]),
         (pieces(nn.LazyLinear(4)), (r(5, 2),), ["0 has no shape yet", "Call the module once"]),
+        (torch.jit.script(nn.Linear(3, 4)), (r(5, 3),), ["Linear is TorchScript"]),
         (meta(Experts), (r(6, 8),), ["depends on numbers", "meta device"]),
     ],
 )  # fmt: skip

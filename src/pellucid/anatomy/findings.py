@@ -16,7 +16,7 @@ class Stack:
     paths: tuple[str, ...]
     widths: tuple[int, ...]  # what the first reads, and what each writes
     bias: bool
-    parameters: int  # of all of them
+    parameters: int  # of all of them, tied ones too
 
     @property
     def inputs(self) -> int:
@@ -120,5 +120,5 @@ def _stack(layers: list[tuple[str, Linear]]) -> Stack:
         paths=tuple(path for path, _layer in layers),
         widths=(layers[0][1].inputs, *(layer.outputs for _path, layer in layers)),
         bias=any(layer.bias for _path, layer in layers),
-        parameters=sum(layer.parameters for _path, layer in layers),
+        parameters=sum(layer.weights + (layer.outputs if layer.bias else 0) for _path, layer in layers),
     )

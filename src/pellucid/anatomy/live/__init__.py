@@ -85,6 +85,12 @@ def collapse(module: nn.Module, stack: Stack) -> tuple[Tensor, Tensor | None]:
 
 def _check(module: nn.Module) -> None:
     """Refuse what has no shapes, or others than it shows."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise PellucidError(
+            _("{name} is TorchScript, whose operations cannot be watched.").format(name=module.original_name),
+            "",
+            _("Give the module that it was made from."),
+        )
     for path, inner in module.named_modules():
         own = {**inner._parameters, **inner._buffers}
         for tensor in own.values():
@@ -120,7 +126,7 @@ def _seen(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) ->
     try:
         fake = FakeTensorMode(allow_non_fake_inputs=True)
         made: dict[int, Tensor] = {}
-        with _as_it_was(module), fake:
+        with torch.inference_mode(False), _as_it_was(module), fake:
             _swap(module, lambda tensor: _without_numbers(tensor, fake, made))
             given = tree_map(
                 lambda x: _without_numbers(x, fake, made) if isinstance(x, Tensor) else x, (inputs, kwargs)
@@ -139,6 +145,8 @@ def _seen(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) ->
         raise _wrong_inputs(module, inputs, kwargs, error) from error
     try:
         with _as_it_was(module):
+            for inner in module.modules():  # it may count its calls in one
+                inner._buffers.update({name: b.clone() for name, b in inner._buffers.items() if b is not None})
             return watched(module, inputs, kwargs)
     except WRONG_INPUTS as error:
         raise _wrong_inputs(module, inputs, kwargs, error) from error
