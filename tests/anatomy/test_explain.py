@@ -62,13 +62,24 @@ def test_kinds_are_those_of_the_counts(kind):
     assert explain(MIXED, kind).total == counts.parameters(MIXED).by_kind[kind]
 
 
-def test_a_number_chooses_the_layers_that_are_like_it():
+def test_a_number_chooses_one_layer():
     dense, mixture = explain(MIXED, "blocks.3.feed_forward"), explain(MIXED, "blocks.4.feed_forward")
     assert {term.path for group in dense.groups for term in group.terms} == {
         "blocks[0:4:3].*.feed_forward.gate_up",
         "blocks[0:4:3].*.feed_forward.down",
     }
-    assert [group.times for group in mixture.groups] == [3, 18]  # a router a layer, six experts a layer
+    assert [group.times for group in mixture.groups] == [1, 6]  # a router, six experts
+    assert explain(MIXED, "blocks.4.feed_forward.experts.5").total * 6 == mixture.groups[1].total
+    for quantity in ("parameters", "neurons", "multiply-adds"):
+        each = [explain(MIXED, f"blocks.{n}", quantity, token=7).total for n in range(5)]
+        both = [explain(MIXED, name, quantity, token=7).total for name in ("blocks[0:4:3]", "blocks[1:3,4:5]")]
+        assert sum(each) == sum(both)
+
+
+def test_there_are_only_so_many():
+    for part in ("blocks.5", "blocks.4.feed_forward.experts.6"):
+        with pytest.raises(PellucidError, match="no part"):
+            explain(MIXED, part)
 
 
 @pytest.mark.parametrize("part", ["feedforward", "blocks.7.attention", "atention", "blocks.0.router", "nothing"])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from math import prod
 from typing import Any, NamedTuple
 
 from pellucid.anatomy import counts
 from pellucid.anatomy.compute import pairs
-from pellucid.anatomy.tree import Attention, Linear, Node, Visit, walk
+from pellucid.anatomy.tree import Attention, Linear, Node, Repeat, Sequence, Visit, walk
 from pellucid.errors import PellucidError
 from pellucid.language import _
 
@@ -99,8 +99,8 @@ def explain(tree: Node, part: str = "", quantity: str = "parameters", **lengths:
 
     Args:
         tree: The network.
-        part: A kind ("feed-forward"), the path of a layer or of what it belongs to ("blocks.3.attention"), or "" for
-            all of it.
+        part: A kind ("feed-forward"), the path of a layer or of what it belongs to ("blocks.*.attention", each;
+            "blocks.3.attention", one), or "" for all of it.
         quantity: "parameters", "neurons", or the "multiply-adds" of a forward pass.
         lengths: token=..., source=...: of the example that multiply-adds are counted for.
 
@@ -109,12 +109,12 @@ def explain(tree: Node, part: str = "", quantity: str = "parameters", **lengths:
     """
     if quantity not in QUANTITIES:
         raise _unknown(quantity, QUANTITIES)
-    visits = list(walk(tree))
-    chosen = [visit for visit in visits if matches(visit, part)]
+    chosen = [visit for visit in walk(_narrowed(tree, part.split("."))) if matches(visit, part)]
     if not chosen:
+        visits = list(walk(tree))
         kinds = [kind for kind in counts.KINDS if any(visit.kind == kind for visit in visits)]
         paths = {".".join(steps[: n + 1]) for v in visits if (steps := v.path.split(".")) for n in range(len(steps))}
-        raise _unknown(part, [*kinds, *sorted(paths)])
+        raise _unknown(part, [*kinds, *sorted(paths - {*kinds})])
     groups: dict[int, list[Term]] = {}
     for visit in chosen:
         for times, term in _terms(visit, quantity, lengths):
@@ -127,10 +127,30 @@ def matches(visit: Visit, part: str) -> bool:
     if part in ("", visit.kind):
         return True
     steps, wanted = visit.path.split("."), part.split(".")
-    return len(wanted) <= len(steps) and all(
+    return len(wanted) <= len(steps) and _leads(steps, wanted)
+
+
+def _leads(steps: Iterable[str], wanted: list[str]) -> bool:
+    """Whether each step is what is wanted there, as far as both go."""
+    return all(
         _step_matches(step, want, wanted[n + 1] if n + 1 < len(wanted) else "")
         for n, (step, want) in enumerate(zip(steps, wanted, strict=False))
     )
+
+
+def _narrowed(node: Node, wanted: list[str], path: tuple[str, ...] = ()) -> Node:
+    """The same network with one of several equal children where a number in `wanted` chooses it; none of them where
+    there are not so many."""
+    if isinstance(node, Sequence):
+        parts = (p._replace(node=_narrowed(p.node, wanted, (*path, *p.name.split(".")))) for p in node.parts)
+        return replace(node, parts=tuple(parts))
+    if not isinstance(node, Repeat):
+        return node
+    child, index = _narrowed(node.child, wanted, (*path, "*")), wanted[len(path)] if len(path) < len(wanted) else ""
+    if not index.isdigit() or not _leads(path, wanted):
+        return replace(node, child=child)
+    is_sliced = bool(path) and "[" in path[-1]  # then the name has said which there are
+    return replace(node, n=1, active=None, child=child) if is_sliced or int(index) < node.n else Sequence(())
 
 
 def _step_matches(step: str, want: str, index: str) -> bool:
@@ -140,8 +160,10 @@ def _step_matches(step: str, want: str, index: str) -> bool:
     name, _bracket, slices = step.partition("[")
     if name != want:
         return False
-    runs = [range(*map(int, run.split(":"))) for run in slices.rstrip("]").split(",")]
-    return not index.isdigit() or any(int(index) in run for run in runs)
+    runs = [run.split(":") for run in slices.rstrip("]").split(",")]
+    return not index.isdigit() or any(
+        int(index) in range(*map(int, run)) if run[1:] else index == run[0] for run in runs
+    )
 
 
 def _terms(visit: Visit, quantity: str, lengths: dict[str, int]) -> Iterator[tuple[int, Term]]:
@@ -169,9 +191,8 @@ def _terms(visit: Visit, quantity: str, lengths: dict[str, int]) -> Iterator[tup
 
 def _unknown(name: str, known: list[str] | tuple[str, ...]) -> PellucidError:
     plain = re.sub(r"[^a-z]", "", name.lower())
-    near = get_close_matches(name, known, 5, 0.4) or [k for k in known if plain and plain in re.sub(r"[^a-z]", "", k)]
+    near = get_close_matches(name, known, 5, 0.6) or [k for k in known if plain and plain in re.sub(r"[^a-z]", "", k)]
+    names = ", ".join((near or known)[:12])
     return PellucidError(
-        _("There is no part {name!r}.").format(name=name),
-        "",
-        _("There are {names}.").format(names=", ".join(near or known[:12])),
+        _("There is no part {name!r}.").format(name=name), "", _("There are {names}.").format(names=names)
     )
