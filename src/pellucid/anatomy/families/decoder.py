@@ -70,7 +70,7 @@ class DecoderShape:
     output_bias: bool = False
     ff_bias: bool = False
     head_bias: bool = False
-    qk_norm: bool | str = False  # norms of each head's queries and keys; "full": a scale for every entry of all heads
+    qk_norm: bool | str = False  # RMS norms of each head's queries and keys, or "layer"; "full": heads have their own
     sinks: bool = False  # each head may attend to nothing: one learnt score (gpt-oss)
     tied: bool = True
     sliding_windows: tuple[int | None, ...] | None = None  # per layer; None: every layer sees the whole context
@@ -152,8 +152,9 @@ def _attention(shape: DecoderShape, window: int | None) -> Sequence:
             parts.append(Part("query_norm", Norm(queries, shift=False), "norm"))
             parts.append(Part("key_norm", Norm(keys, shift=False), "norm"))
         elif shape.qk_norm:
-            parts.append(Part("query_norm", _norm(shape, shape.head_dim, shape.n_heads), "norm"))
-            parts.append(Part("key_norm", _norm(shape, shape.head_dim, shape.n_kv_heads), "norm"))
+            for name, heads in (("query_norm", shape.n_heads), ("key_norm", shape.n_kv_heads)):
+                norm = Norm(shape.head_dim, shape.qk_norm == "layer", heads, plain=shape.norm == "plain")
+                parts.append(Part(name, norm, "norm"))
         product = Attention(
             shape.n_heads, shape.n_kv_heads, shape.head_dim, window, rotated, normed=bool(shape.qk_norm)
         )
@@ -228,5 +229,5 @@ def _norm_part(shape: DecoderShape, name: str) -> Part:
     return Part(name, _norm(shape), "norm")
 
 
-def _norm(shape: DecoderShape, width: int | None = None, heads: int | None = None) -> Norm:
-    return Norm(width or shape.d_model, shape.norm == "layer", heads, plain=shape.norm == "plain")
+def _norm(shape: DecoderShape, width: int | None = None) -> Norm:
+    return Norm(width or shape.d_model, shape.norm == "layer", plain=shape.norm == "plain")

@@ -110,7 +110,7 @@ def phi(fields: Fields) -> Sequence:
         output_bias=True,
         ff_bias=True,
         head_bias=True,
-        qk_norm=fields.flag("qk_layernorm"),
+        qk_norm=fields.flag("qk_layernorm") and "layer",
     )
 
 
