@@ -281,6 +281,11 @@ GGUFS = {  # the architecture there, the model, and what else its settings say
     "phi3": (gguf.MODEL_ARCH.PHI3, FOLDERS["phi3"]),
     "stablelm": (gguf.MODEL_ARCH.STABLELM, lambda: hf.StableLmForCausalLM(hf.StableLmConfig(**GROUPED))),
     "olmo2": (gguf.MODEL_ARCH.OLMO2, lambda: hf.Olmo2ForCausalLM(hf.Olmo2Config(**GROUPED))),
+    "mixtral": (gguf.MODEL_ARCH.LLAMA, FOLDERS["mixtral"]),
+    "qwen3moe": (
+        gguf.MODEL_ARCH.QWEN3MOE,
+        lambda: hf.Qwen3MoeForCausalLM(hf.Qwen3MoeConfig(**GROUPED, num_experts=4, moe_intermediate_size=24)),
+    ),
     "gptneox": (gguf.MODEL_ARCH.GPTNEOX, lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**ROTARY))),
     "gpt2": (gguf.MODEL_ARCH.GPT2, FOLDERS["gpt2"]),
 }
@@ -299,7 +304,17 @@ def write_gguf(path: Path, architecture: gguf.MODEL_ARCH, model: nn.Module, kind
     writer.add_context_length(config.max_position_embeddings)
     if getattr(config, "head_dim", None):
         writer.add_key_length(config.head_dim)
+    if experts := getattr(config, "num_local_experts", None):
+        writer.add_expert_count(experts)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+        writer.add_expert_feed_forward_length(getattr(config, "moe_intermediate_size", config.intermediate_size))
     for name, tensor in model.state_dict().items():
+        if ".experts." in name:
+            block = f"blk.{name.split('.')[2]}.ffn"
+            halves = ("gate", "up") if "gate_up" in name else ("down",)
+            for half, part in zip(tensor.chunk(len(halves), dim=1), halves, strict=True):
+                writer.add_tensor(f"{block}_{part}_exps.weight", half.contiguous().numpy())
+            continue
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         array = tensor.float().numpy()
@@ -532,7 +547,9 @@ def test_what_is_no_network_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nothing").mkdir()
     os.mkfifo(tmp_path / "pipe.json")
-    (tmp_path / "nets.py").write_text("def broken(): raise KeyError('no')\nnumber = lambda: 3\n")
+    (tmp_path / "nets.py").write_text(
+        "def broken(): raise KeyError('no')\nnumber = lambda: 3\nempty = tuple\nplace = '.'\n"
+    )
     asked = {
         "nothing": "neither config.json nor",
         "pipe.json": "neither a file nor a folder",
@@ -541,10 +558,13 @@ def test_what_is_no_network_is_said(tmp_path, monkeypatch):
         "gtp2": "no published model",
         "a" * 5000: "no published model",
         "zero\0byte": "no published model",
+        "": "No network is named",
         "gpt-4": "No configuration of GPT-4",
         "nets.py:broken": "KeyError: 'no'",
         "nets.py:missing": "has no missing",
         "nets.py:number": "int is no network",
+        "nets.py:empty": "tuple is no network",
+        "nets.py:place": "str is no network",
         "no_such_module:made": "ModuleNotFoundError",
         "away.py:made": "There is no away.py",
     }

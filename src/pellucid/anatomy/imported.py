@@ -31,11 +31,11 @@ def called(module: str, name: str) -> tuple[Any, ...]:
             raise PellucidError(
                 _("{module} has no {name}.").format(module=module, name=name),
                 place,
-                _("It has {names}.").format(names=", ".join(n for n in vars(home) if not n.startswith("_"))),
+                _("It has {names}.").format(names=", ".join(_public(home)[:12])),
             ) from None
         is_network = hasattr(found, "named_parameters") and not isinstance(found, type)
         made = found() if callable(found) and not is_network else found
-    return made if isinstance(made, tuple) else (made,)
+    return made if made and isinstance(made, tuple) else (made,)
 
 
 def _imported(module: str, place: str) -> ModuleType:
@@ -64,6 +64,12 @@ def _from_here(folder: Path | None = None) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
+
+
+def _public(home: ModuleType) -> list[str]:
+    """The names that a module has of its own, then those that it took from others."""
+    names = [name for name in vars(home) if not name.startswith("_")]
+    return sorted(names, key=lambda name: getattr(vars(home)[name], "__module__", None) != home.__name__)
 
 
 @contextmanager

@@ -61,6 +61,8 @@ def read(what: str | Path) -> Anatomy:
         PellucidError: when it is none of these, or damaged.
     """
     text, path = str(what), Path(what)
+    if not text.strip():
+        raise PellucidError(_("No network is named."), "", _("Name a file, or a folder."))
     if exists(path):
         return of_path(path)
     if SHAPE.fullmatch(text):
@@ -155,12 +157,16 @@ def _of_module(module: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     from pellucid.anatomy import live
 
     if not isinstance(module, nn.Module):
-        raise PellucidError(
-            _("{name} is no network.").format(name=type(module).__name__),
-            "",
-            _("Give a torch.nn.Module with example inputs, a model, a configuration, a file or a name."),
-        )
+        raise _no_network(module)
     return live.read(module, *inputs, **kwargs)
+
+
+def _no_network(what: Any) -> PellucidError:
+    return PellucidError(
+        _("{name} is no network.").format(name=type(what).__name__),
+        "",
+        _("Give a torch.nn.Module with example inputs, a model, a configuration, a file or a name."),
+    )
 
 
 def _of_attribute(module: str, name: str) -> Anatomy:
@@ -168,6 +174,8 @@ def _of_attribute(module: str, name: str) -> Anatomy:
     from pellucid.anatomy.imported import called
 
     made, *inputs = called(module, name)
+    if isinstance(made, str | Path):
+        raise _no_network(made)  # and no name to look up in turn
     network = anatomy(made, *inputs)
     note = _("what {name} of {module} gives").format(name=name, module=module)
     return replace(network, name=f"{module}:{name}", notes=(*network.notes, note))

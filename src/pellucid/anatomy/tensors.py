@@ -214,48 +214,37 @@ class Fit(NamedTuple):
     missing: tuple[str, ...]  # paths of layers whose tensors are not in the file
     surplus: tuple[str, ...]  # tensors that the tree has no place for
 
-    @property
-    def numbers(self) -> str:
-        """Both, for a reader."""
-        return ", ".join((*self.missing, *self.surplus))
-
 
 def fit(tree: Node, tensors: Mapping[str, Stored]) -> Fit:
     """Whether the tensors of a file are those of a tree: by their shapes, since names differ from family to family.
 
     A matrix may lie the other way round, layers that read the same may be put together or not, and so may experts.
     """
-    names: dict[Shape, list[str]] = {}
-    stacked: Counter[Shape] = Counter()
-    for name, tensor in tensors.items():
-        if not tensor.is_whole:
-            names.setdefault(_plain(tensor.shape), []).append(name)
-            if len(tensor.shape) == 3:
-                stacked[_plain(tensor.shape[1:])] += tensor.shape[0]
-    left = Counter({shape: len(held) for shape, held in names.items()})
-    missing = []
-    for visit in walk(tree):
-        for form in _forms(visit):
-            if _take(left, Counter(form)):
-                break
-        else:
-            if not all(stacked[shape] >= n for shape, n in Counter(next(_forms(visit))).items()):
-                missing.append(visit)
-    surplus = [name for shape, n in left.items() if n for name in names[shape][-n:]]
-    wide = [name for name in surplus if len(_plain(tensors[name].shape)) > 1 and not _is_aside(name, stacked, tensors)]
+    numbers = {name: tensor.shape for name, tensor in tensors.items() if not tensor.is_whole}
+    left = Counter(map(_plain, numbers.values()))
+    stacked: Counter[Shape] = Counter()  # matrices of experts, so many in one tensor
+    for shape in numbers.values():
+        if len(shape) == 3:
+            stacked[_plain(shape[1:])] += shape[0]
+    missing = [
+        visit
+        for visit in walk(tree)
+        if not any(_take(rest, Counter(form)) for form in _forms(visit) for rest in (left, stacked))
+    ]
+    surplus = []
+    for name, shape in reversed(numbers.items()):  # of equal ones, those that come last
+        if left[_plain(shape)] and (len(shape) != 3 or stacked[_plain(shape[1:])]):
+            left[_plain(shape)] -= 1
+            surplus.append(name)
+    surplus.reverse()
+    wide = [name for name in surplus if len(_plain(numbers[name])) > 1 and "scale" not in name]  # those of 8-bit blocks
     lacking = [visit for visit in missing if not visit.leaf.fixed and isinstance(visit.leaf, Linear | Embedding)]
     misfit = None
     if wide and lacking:
-        name = wide[0]
-        kind = _kind(name, tensors[name])
+        kind = _kind(wide[0], tensors[wide[0]])
         visit = next((visit for visit in lacking if visit.kind == kind), lacking[0])
-        misfit = Misfit(name, tensors[name].shape, visit.path, next(iter(visit.leaf.tensors.values())))
+        misfit = Misfit(wide[0], numbers[wide[0]], visit.path, next(iter(visit.leaf.tensors.values())))
     return Fit(misfit, tuple(visit.path for visit in missing), tuple(surplus))
-
-
-def _is_aside(name: str, stacked: Counter[Shape], tensors: Mapping[str, Stored]) -> bool:
-    """Whether a tensor is no contradiction: the scales of 8-bit blocks, stacked experts."""
-    return "scale" in name or (len(tensors[name].shape) == 3 and bool(stacked[_plain(tensors[name].shape[1:])]))
 
 
 def _forms(visit: Visit) -> Iterator[list[Shape]]:
