@@ -46,9 +46,7 @@ class Record:
     copies: int = 1  # so many with weights of their own
     reads: Record | None = None  # the linear layer whose outputs it reads unchanged
     readers: int = 0  # operations that read its outputs
-    sources: frozenset[Record] = (
-        frozenset()
-    )  # the layers whose outputs it reads, whatever was done to them without weights
+    sources: frozenset[Record] = frozenset()  # the layers with weights that what it reads comes from
     kind: str = ""
 
 
@@ -77,7 +75,7 @@ def tree(records: list[Record], sizes: dict[str, int], fixed: set[str]) -> Seque
         for step in above:
             at = at.setdefault(step, {})
         at[next(name for n in count(1) if (name := last if n == 1 else f"{last}#{n}") not in at)] = part
-    return Sequence(tuple(_folded(root, at_root=True)))
+    return Sequence(tuple(_folded(root)))
 
 
 def _called(node: Node) -> str:
@@ -153,10 +151,9 @@ def _nodes(
     record: Record, first: list[bool], owners: dict[Claim, str], fixed: set[str], calls: int
 ) -> Iterator[tuple[str, Node]]:
     """A layer, and what of it must stand beside it because it is counted, or trained, otherwise."""
-    leaf, path = record.leaf, record.path
+    leaf, path, runs = record.leaf, record.path, record.runs
     still = [claim.name in fixed for claim in record.claims]
     beside: Lone | None = None
-    runs = record.runs
     if record.claims and not any(first):
         tied = len(record.claims) == 1 and record.claims[0] in owners
         if isinstance(leaf, (Linear, Embedding)) and tied and record.copies == 1:
@@ -188,46 +185,41 @@ def _nodes(
 # what kind
 
 
+BY_LEAF = {
+    Attention: "attention",
+    BatchNorm: "norm",
+    Convolution: "convolution",
+    Embedding: "embedding",
+    Norm: "norm",
+    Recurrence: "recurrent",
+}
+
+
 def _kinds(records: list[Record]) -> None:
-    """Sort the layers by what they are for. Only names for sums depend on it."""
+    """Sort the layers by what they are for. Only the names of sums depend on it."""
     attentions = [record for record in records if isinstance(record.leaf, Attention)]
-    for record in records:
-        if isinstance(record.leaf, Attention):
-            record.kind = "attention"
-            for source in record.sources:
-                if isinstance(source.leaf, Linear):
-                    source.kind = "attention"
-        elif isinstance(record.leaf, Linear) and record.sources and record.sources <= set(attentions):
-            record.kind = "attention"
-    homes = {_parent(record) for record in records if isinstance(record.leaf, Linear) and record.kind == "attention"}
-    latest = {home: max((a.at for a in attentions if a.path.startswith(home)), default=0) for home in homes}
-    linears = [record for record in records if isinstance(record.leaf, Linear) and record.runs]
-    begun = attentions[0].at if attentions else 0
+    linears = [record for record in records if isinstance(record.leaf, Linear)]
+    for source in (source for attention in attentions for source in attention.sources):
+        source.kind = "attention" if isinstance(source.leaf, Linear) else source.kind
+    for linear in linears:
+        if linear.sources and linear.sources <= set(attentions):
+            linear.kind = "attention"
+    homes = {_parent(linear) for linear in linears if linear.kind == "attention"}
+    latest = {home: max((a.at for a in attentions if a.path.startswith(home)), default=0) for home in homes if home}
     blocks = {block for attention in attentions for block in _numbered(attention.path)}
-    last = ""
+    final = max(linears, key=lambda linear: linear.at * linear.runs, default=None)
+    last = "embedding" if attentions else "dense"
     for record in records:
-        leaf = record.leaf
-        if not record.kind:
-            if isinstance(leaf, Embedding):
-                record.kind = "embedding"
-            elif isinstance(leaf, Convolution):
-                record.kind = "convolution"
-            elif isinstance(leaf, (Norm, BatchNorm)):
-                record.kind = "norm"
-            elif isinstance(leaf, Recurrence):
-                record.kind = "recurrent"
-            elif isinstance(leaf, Linear):
-                home = _parent(record)
-                if home and record.at < latest.get(home, 0):
-                    record.kind = "attention"
-                elif not attentions:
-                    record.kind = "head" if linears and record is linears[-1] else "dense"
-                elif blocks & set(_numbered(record.path)):
-                    record.kind = "feed-forward"
-                else:
-                    record.kind = "embedding" if record.at < begun else "head"
+        if isinstance(record.leaf, Linear) and not record.kind:
+            if record.at < latest.get(_parent(record), 0):  # it comes before the product in the same module
+                record.kind = "attention"
+            elif attentions and blocks & set(_numbered(record.path)):
+                record.kind = "feed-forward"
+            elif attentions:
+                record.kind = "embedding" if record.at < attentions[0].at else "head"
             else:
-                record.kind = last or ("embedding" if attentions else "dense")
+                record.kind = "head" if record is final else "dense"
+        record.kind = record.kind or BY_LEAF.get(type(record.leaf), last)
         last = last if record.kind == "norm" else record.kind
 
 
@@ -243,24 +235,21 @@ def _parent(record: Record) -> str:
 
 def _stacks(records: list[Record]) -> None:
     """Note which linear layer reads another one's outputs unchanged, and as their only reader."""
-    order: dict[str, int] = {}
-    for record in records:
-        if isinstance(record.leaf, Linear):
-            order.setdefault(record.path, len(order))
-    seen = Counter(record.path for record in records)
-    for record in records:
-        if isinstance(record.leaf, Linear):
-            before = record.reads
-            alone = before is not None and before.readers == 1 and seen[before.path] == seen[record.path] == 1
-            record.leaf = replace(
-                record.leaf, follows=order[record.path] - order[before.path] if alone and before is not None else 0
-            )
+    linears = [record for record in records if isinstance(record.leaf, Linear)]
+    order = {path: n for n, path in enumerate(dict.fromkeys(record.path for record in linears))}
+    calls = Counter(record.path for record in linears)
+    for record in linears:
+        before, follows = record.reads, 0
+        if before is not None and before.readers == calls[before.path] == calls[record.path] == 1:
+            follows = order[record.path] - order[before.path]
+        assert isinstance(record.leaf, Linear)
+        record.leaf = replace(record.leaf, follows=follows)
 
 
 # equal children
 
 
-def _folded(children: dict, at_root: bool = False) -> Iterator[Part]:
+def _folded(children: dict) -> Iterator[Part]:
     """The parts of a module. Numbered children that are equal become one `Repeat`: blocks.*, or blocks[1:3]."""
     for name, child in children.items():
         if isinstance(child, Part):
