@@ -13,10 +13,11 @@ HEAVY = {"torch", "numpy", "transformers", "tokenizers", "tiktoken", "pyarrow", 
     [
         "import pellucid",
         "import pellucid.cli.app",
+        "import pellucid; pellucid.anatomy('gpt3').parameters, pellucid.anatomy('784-128-10').neurons",
         "import pellucid.cli; sys.argv = ['pellucid', '--help']; pellucid.cli.main()",
         "import pellucid.cli; sys.argv = ['pellucid', 'train', '--help']; pellucid.cli.main()",
     ],
-    ids=["import pellucid", "import pellucid.cli.app", "pellucid --help", "pellucid train --help"],
+    ids=["import pellucid", "import pellucid.cli.app", "pl.anatomy(NAME)", "pellucid --help", "pellucid train --help"],
 )
 def test_nothing_heavy_is_loaded(program):
     watched = (
@@ -34,6 +35,7 @@ def test_nothing_heavy_is_loaded(program):
 @pytest.mark.parametrize(
     "module",
     [
+        "pellucid.anatomy.reading",
         "pellucid.data.text",
         "pellucid.data.tokenizer",
         "pellucid.data.compress",
