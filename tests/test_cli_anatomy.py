@@ -252,3 +252,76 @@ def test_a_module_from_a_file(ask, tmp_path):
     assert "2 parameters" in ask(f"{path}:shown")
     assert "no weights here" in ask(f"{path}:broken", code=2)
     assert "curve" in ask(f"{path}:curve", code=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "word"),
+    [
+        (["gpt2", "--length", "0"], "length"),
+        (["gpt2", "--depth", "0"], "depth"),
+        (["gpt2", "--serve", "--device", "t4", "--devices", "-3"], "devices"),
+        (["gpt2", "--serve", "--price", "3"], "--device"),
+        (["gpt2", "--train", "--tokens", "1B", "--utilisation", "0.5"], "--device"),
+        (["gpt2", "--train", "--tokens", "1B", "--devices", "8", "--sharding", "none"], "ddp"),
+        (["gpt2", "--train", "--tokens", "1B", "--optimiser", "lion"], "adamw"),
+        (["--family", "gpt2", "--layers", "2.5", "--d-model", "8"], "2.5"),
+        (["--hardware", "gpt2"], "gpt2"),
+        (["t5-3b", "--serve"], "--length"),
+        (["resnet-50", "--serve", "--length", "9"], "no text"),
+        (["gpt2", "--explain", "blocks.12"], "blocks"),
+    ],
+)
+def test_what_would_say_nothing_is_refused(ask, words, word):
+    assert word in ask(*words, code=2)
+
+
+def test_pictures_are_no_tokens(ask):
+    said = ask("resnet-50", "--train", "--tokens", "1.28M", "--device", "a100-80gb", "--batch", "256")
+    assert "1.28 M inputs" in said
+    assert "6ND" not in said
+    said = ask("resnet-50", "--serve", "--device", "t4", "--batch", "8")
+    assert "8 at once" in said
+    assert "cache" not in said
+
+
+def test_what_writes_nothing_has_no_speed_of_writing(ask):
+    said = ask("bert-base", "--serve", "--device", "t4")
+    assert "tokens a second" not in said
+
+
+def test_the_source_of_a_translator_counts(capsys):
+    def exact(*words: str) -> float:
+        assert cli.run(["anatomy", "t5-3b", "--train", "--tokens", "1B", "--length", "512", "--json"]) == 0
+        return json.loads(capsys.readouterr().out)["exact"]
+
+    assert 1 < exact() / (6 * 2.85e9 * 1e9) < 1.2  # 6ND, and attention's products
+
+
+def test_fp32_takes_the_peak_of_fp32(capsys):
+    def hours(precision: str) -> float:
+        words = ["--train", "--tokens", "1B", "--device", "a100-80gb", "--precision", precision, "--json"]
+        assert cli.run(["anatomy", "gpt2", *words]) == 0
+        return json.loads(capsys.readouterr().out)["cost"]["hours"]
+
+    assert hours("fp32") == pytest.approx(hours("bf16") * 312 / 19.5)
+
+
+def test_longer_than_the_network_was_made_for(ask):
+    assert "up to 1,024 tokens" in ask("gpt2", "--serve", "--length", "5000")
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "field"),
+    [
+        ("gpt2", "layers=3", "n_layer"),
+        ("transformer-base", "heads=4", "h"),
+        ("transformer-base", "n_layers=2", "N"),
+        ("gemma-3-4b", "d_model=1280", "text_config.hidden_size"),
+    ],
+)
+def test_words_of_this_house(name, setting, field, capsys):
+    assert cli.run(["anatomy", name, "--what-if", setting, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["left"] == name
+    changes = [name for change in said["changes"] for name in change["fields"]]
+    assert changes == ([] if field == "h" else [field])  # how a width is shared by heads costs nothing

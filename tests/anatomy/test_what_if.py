@@ -81,3 +81,14 @@ def test_settings_that_only_fit_together_change_together():
     (change,) = of(narrow).compare(of(wide)).changes
     assert change.fields == ("hidden_size", "num_attention_heads")
     assert (change.left, change.right) == ((100, 10), (77, 7))
+
+
+def test_a_longer_context_is_the_new_one_s():
+    assert Anatomy("gpt2", families.describe(GPT2), GPT2, context=1024).what_if(context=2048).context == 2048
+
+
+def test_an_anatomy_prints_itself():
+    network = of(GPT2)
+    assert "124,439,808 parameters" in str(network)
+    assert all(len(line) <= 80 for line in str(network).splitlines())
+    assert repr(network) == "<Anatomy of gpt2: 124,439,808 parameters, 133,201 neurons; print() shows all>"

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from pellucid.anatomy.report import Anatomy
 
 
+Field = tuple[str, ...]
+
+
 class Row(NamedTuple):
     """One count of both."""
 
@@ -74,24 +77,43 @@ def _changes(left: Anatomy, right: Anatomy) -> list[Change]:
     """
     if not left.config or left.config.get("model_type") != right.config.get("model_type"):
         return []
-    config, total = dict(left.config), left.parameters.total
-    waiting: list[str] = []
+    settings, others, total = _flat(left.config), _flat(right.config), left.parameters.total
+    config = dict(settings)
+    waiting: list[Field] = []
     changes: list[Change] = []
     absent = object()
-    for field in dict.fromkeys([*left.config, *right.config]):
-        if left.config.get(field, absent) == right.config.get(field, absent):
+    for field in dict.fromkeys([*settings, *others]):
+        if settings.get(field, absent) == others.get(field, absent):
             continue
-        if field in right.config:
-            config[field] = right.config[field]
+        if field in others:
+            config[field] = others[field]
         else:
             del config[field]
         waiting.append(field)
         try:
-            now = counts.parameters(families.describe(config, right.where)).total
+            now = counts.parameters(families.describe(_nested(config), right.where)).total
         except PellucidError:
             continue
         if now != total:
-            before, after = (tuple(side.config.get(name) for name in waiting) for side in (left, right))
-            changes.append(Change(tuple(waiting), before, after, now - total))
+            before, after = (tuple(side.get(name) for name in waiting) for side in (settings, others))
+            changes.append(Change(tuple(map(".".join, waiting)), before, after, now - total))
         total, waiting = now, []
     return changes
+
+
+def _flat(config: dict[str, Any], under: Field = ()) -> dict[Field, Any]:
+    """Each setting by its way: text_config.hidden_size."""
+    flat: dict[Field, Any] = {}
+    for name, value in config.items():
+        flat |= _flat(value, (*under, name)) if isinstance(value, dict) and value else {(*under, name): value}
+    return flat
+
+
+def _nested(flat: dict[Field, Any]) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    for (*way, name), value in flat.items():
+        home = config
+        for step in way:
+            home = home.setdefault(step, {})
+        home[name] = value
+    return config

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pellucid.anatomy import families, tensors
-from pellucid.anatomy.families.defaults import DEFAULTS
 from pellucid.anatomy.gguf_config import config_of
 from pellucid.anatomy.report import Anatomy
 from pellucid.anatomy.sizes import said
-from pellucid.anatomy.what_if import WORDS
+from pellucid.anatomy.what_if import context
 from pellucid.checkpoints.headers import INDEX, TENSORS, Held, Stored, by_format, index_header, safetensors_header
 from pellucid.checkpoints.json_file import read_json
 from pellucid.errors import PellucidError
@@ -176,22 +175,31 @@ def _of_gguf(path: Path) -> Anatomy:
         )
     settings = files[0].settings.values
     taken = _("a .gguf of the architecture {name}").format(name=settings.get("general.architecture"))
-    network = _by_settings(config_of(settings, held), held, path, taken)
-    if network is None:
-        line = _("its settings are not understood: layers are guessed by names and shapes, their order is unknown")
-        network = _of_tensors(held, path, (taken, line))
+    try:
+        network = _by_settings(settings, held, path, taken)
+    except PellucidError as error:  # the tensors still say how many numbers there are
+        line = _("its settings are left aside: {why} Layers are guessed by names and shapes, their order is unknown")
+        network = _of_tensors(held, path, (taken, line.format(why=error.what)))
     return replace(network, stored=_format(held), file=by_format(held))
 
 
-def _by_settings(config: dict[str, Any] | None, held: Mapping[str, Stored], path: Path, taken: str) -> Anatomy | None:
+def _by_settings(settings: Mapping[str, Any], held: Mapping[str, Stored], path: Path, taken: str) -> Anatomy:
+    """The network that the settings describe.
+
+    Raises:
+        PellucidError: when they describe none that is known, or one with other tensors.
+    """
+    config = config_of(settings, held)
     if config is None:
-        return None
-    try:
-        network = of_config(config, str(path), str(path), (taken, *_said(held, path)))
-    except PellucidError:
-        return None  # settings that this family has not got: its tensors still say how many numbers there are
+        raise PellucidError(
+            _("Networks of the type {name} are not known here.").format(name=settings.get("general.architecture"))
+        )
+    network = of_config(config, str(path), str(path), (taken, *_said(held, path)))
     fit = tensors.fit(network.tree, {name: t for name, t in held.items() if not name.startswith("rope_")})
-    return None if fit.missing or fit.surplus else network
+    if fit.missing or fit.surplus:
+        names = _few((*fit.missing, *fit.surplus))
+        raise PellucidError(_("They do not fit its tensors: {names}.").format(names=names))
+    return network
 
 
 def _gguf_parts(path: Path) -> list[Path]:
@@ -255,18 +263,7 @@ def of_config(config: dict[str, Any], name: str, where: str, notes: tuple[str, .
             ),
         )
     stored = config.get("dtype", config.get("torch_dtype"))
-    return Anatomy(name, tree, config, where, None, _context(config), PLAIN.get(str(stored)), notes)
-
-
-def _context(config: dict[str, Any]) -> int | None:
-    """The longest text, in tokens, by the names that families have for it."""
-    kind = str(config.get("model_type"))
-    inner: dict[str, Any] = next(
-        (config[name] for name in ("text_config", "decoder") if isinstance(config.get(name), dict)), {}
-    )
-    filled = DEFAULTS.get(kind, {}) | inner | config
-    sizes = (filled.get(name) for name in (*WORDS["context"], "context", "seq_length", "block_size", "n_ctx"))
-    return next((size for size in sizes if isinstance(size, int)), None)
+    return Anatomy(name, tree, config, where, None, context(config), PLAIN.get(str(stored)), notes)
 
 
 # Small things

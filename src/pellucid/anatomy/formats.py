@@ -102,7 +102,7 @@ def known(name: str, names: Iterable[str], where: str = "") -> str:
     names, key = list(names), name.strip().lower()
     found = [name] if name in names else [other for other in names if other.lower() == key]
     if not found:
-        near = get_close_matches(key, [other.lower() for other in names], 4, 0.5)
+        near = get_close_matches(key, [other.lower() for other in names], 4, 0.5) if len(names) > 8 else []
         near = [other for other in names if other.lower() in near] or names
         raise PellucidError(
             _("{name!r} is not known here.").format(name=name),

@@ -14,6 +14,7 @@ from pellucid.anatomy import sharding as sharded
 from pellucid.anatomy.assumptions import positive
 from pellucid.anatomy.cost import Cost, from_device_hours, implied_utilisation, training_cost
 from pellucid.anatomy.explain import QUANTITIES
+from pellucid.anatomy.sizes import whole
 from pellucid.anatomy.tree import Embedding, Linear, walk
 from pellucid.errors import PellucidError
 from pellucid.language import _
@@ -146,12 +147,13 @@ class Serving:
     number_format: str
     cache_format: str
     batch: int
-    length: int  # tokens of each text, prompt and answer together
+    length: int | None  # tokens of each text, prompt and answer together; None where no text is read
     sizes: Sizes
     token: int  # bytes that one more token adds to the cache
     device: devices.Device | None = None
     devices: int = 1
-    largest_context: int | None = None  # tokens that fit on the device at this batch; None without a device
+    context: int | None = None  # tokens that the network was made for
+    largest_context: int | None = None  # tokens that fit at this batch; None without a device, or where any do
     largest_batch: int | None = None  # texts of this length
     speed: generating.Generating | None = None  # None where it does not fit, or writes nothing token by token
 
@@ -182,31 +184,65 @@ def serve(
 ) -> Serving:
     """What running `network` takes: see `serving.serve` and `generating.generating_cost` for the arguments.
 
+    What a translator reads is as long as what it writes.
+
     Raises:
-        PellucidError: when a number is not possible, or a format or device is not known.
+        PellucidError: when a number is not possible, a format or device not known, or nothing says how long texts are.
     """
-    tree, length = network.tree, (network.context or 1) if length is None else length
-    format = formats.known(format, formats.FORMATS)
-    sizes = serving.serve(tree, format, batch, length, cache_format)
+    tree, text = network.tree, text_length(network, length)
+    length, format = text or 1, formats.known(format, formats.FORMATS)
+    whole(devices, "devices")
+    sizes = serving.serve(tree, format, batch, length, cache_format, source=length)
     token = serving.token_bytes(tree, cache_format)
-    answer = Serving(network.name, format, cache_format, batch, length, sizes, token)
+    answer = Serving(network.name, format, cache_format, batch, text, sizes, token, context=network.context)
     if device is None:
+        _without_device(price=price, devices=devices if devices > 1 else None)
         return answer
     hardware = find_device(device)
     memory = _together(hardware, devices)
-    speed = None
-    if sizes.fits(memory) and (work := network.generated_token(length - 1)).total:
+    options: dict[str, Any] = {"cache_format": cache_format, "source": length}
+    cache, speed = serving.cache(tree, 1, length, cache_format, source=length), None
+    if sizes.fits(memory) and cache.parts:  # what keeps nothing of past tokens does not write one by one
+        work = network.generated_token(length - 1, length)
         weights = sizes["weights"] * read_share(tree, batch)
-        cached = serving.cache(tree, 1, length, cache_format).total
-        speed = generating.generating_cost(weights, cached, work.flops, hardware, batch, devices, price=price)
+        speed = generating.generating_cost(weights, cache.total, work.flops, hardware, batch, devices, price=price)
+    longest = serving.largest_context(tree, memory, format, batch, **options)
     return replace(
         answer,
         device=hardware,
         devices=devices,
-        largest_context=serving.largest_context(tree, memory, format, batch, cache_format=cache_format),
-        largest_batch=serving.largest_batch(tree, memory, format, length, cache_format=cache_format),
+        largest_context=longest if text is not None and longest < serving.LIMIT else None,
+        largest_batch=serving.largest_batch(tree, memory, format, length, **options),
         speed=speed,
     )
+
+
+def text_length(network: Anatomy, length: int | None) -> int | None:
+    """Tokens of a text: what was asked for, or the network's context; None where no text is read.
+
+    Raises:
+        PellucidError: when neither is known, or a network that reads no text is asked for some.
+    """
+    if not {visit.positions for visit in walk(network.tree)} & {"token", "source"}:
+        if length is not None:
+            raise PellucidError(_("This network reads no text."), network.name, _("Leave --length out."))
+        return None
+    if length is None and network.context is None:
+        raise PellucidError(
+            _("How long are the texts?"), network.name, _("Say --length 512, say: nothing in it limits the length.")
+        )
+    return whole(length if length is not None else network.context or 1, "length")
+
+
+def _without_device(**given: float | None) -> None:
+    """Refuse what has a meaning for a device only."""
+    for name, value in given.items():
+        if value is not None:
+            raise PellucidError(
+                _("--{name} has no meaning without --device.").format(name=name),
+                "--device",
+                _("--device a100-80gb, say, or --device here; --hardware shows all."),
+            )
 
 
 def _together(device: devices.Device, n: int) -> int:
@@ -235,8 +271,8 @@ class Training:
 
     name: str
     examples: float  # tokens of a text; pictures or rows of networks that read no text
-    length: int  # tokens of each text
-    rule: float  # FLOPs by 6ND: 6 for each parameter that a token meets, and each token
+    length: int | None  # tokens of each text; None where no text is read
+    rule: float | None  # FLOPs by 6ND: 6 for each parameter that a token meets, and each token; None without tokens
     exact: float  # FLOPs by operation, attention over `length` tokens and recomputation included
     cost: Cost | None = None  # None without a device
     published: Cost | None = None  # from the device-hours that were published
@@ -247,6 +283,7 @@ class Training:
     device: devices.Device | None = None
     devices: int = 1
     smallest: int | None = None  # the fewest devices on which it fits; None where no number of them does
+    context: int | None = None  # tokens that the network was made for
 
     @property
     def fits(self) -> bool | None:
@@ -286,7 +323,7 @@ def train(
     Time and money follow from 6ND for texts, because published utilisations do, and from the exact work for others.
 
     Args:
-        network: What is trained.
+        network: What is trained. What a translator reads is as long as what it writes, and `tokens` are those written.
         tokens: How many in all; of a network that reads no text, how many pictures or rows. What was published of it
             when left out.
         device: A name for `find_device`; the one that was published when left out.
@@ -301,7 +338,8 @@ def train(
         utilisation: Share of the peak that is reached; published trainings' median when left out.
 
     Raises:
-        PellucidError: when a number is not possible, a name not known, or nothing says how many tokens.
+        PellucidError: when a number is not possible, a name not known, or nothing says how many tokens, or how long
+            texts are.
     """
     facts = network.entry.training if network.entry else None
     examples = tokens if tokens is not None else facts.tokens if facts else None
@@ -312,20 +350,29 @@ def train(
             _("Say --tokens 300B, say: nothing was published of it."),
         )
     positive(examples, "tokens")
-    tree, length = network.tree, (network.context or 1) if length is None else length
-    is_text = any(visit.positions == "token" for visit in walk(tree))
-    step = network.training_step(recompute=recompute, token=length)
-    rule = 6 * network.parameters.active * examples
-    exact = step.flops * examples / (length if is_text else 1)
+    tree, text = network.tree, text_length(network, length)
+    length, is_text = text or 1, text is not None
+    step = network.training_step(recompute=recompute, token=length, source=length)
+    rule = 6 * network.parameters.active * examples if is_text else None
+    exact = step.flops * examples / length
     hardware = find_device(device or (facts.device if facts else None)) if device or (facts and facts.device) else None
     shape: dict[str, Any] = {
         "batch": batch,
         "length": length,
+        "source": length,
         "precision": precision,
         "optimiser": optimiser,
         "recompute": recompute,
     }
     sharding = sharding or ("fsdp" if devices > 1 else "none")
+    if sharding == "none" and devices > 1:
+        raise PellucidError(
+            _("{n:,} devices with nothing between them are as many trainings.").format(n=devices),
+            "sharding",
+            _("--sharding ddp, where each holds the whole network; zero1, zero2, zero3 or fsdp share it out."),
+        )
+    if hardware is None:
+        _without_device(price=price, utilisation=utilisation)
     sizes = sharded.train(tree, devices=devices, sharding=sharding, **shape)
     recomputed = None
     if hardware is not None and not recompute and not sizes.fits(hardware.memory):
@@ -333,18 +380,23 @@ def train(
     costs: dict[str, Any] = {}
     if hardware is not None:
         source = "6ND" if is_text else _("exact by operation")
-        flops = rule if is_text else exact
         costs["cost"] = training_cost(
-            flops, hardware, devices, utilisation=utilisation, price=price, source=_rumoured(network, source)
+            rule or exact,
+            hardware,
+            devices,
+            utilisation=utilisation,
+            precision="fp32" if precision == "fp32" else None,
+            price=price,
+            source=_rumoured(network, source),
         )
-    if facts and facts.hours and hardware and hardware.name == facts.device and examples == facts.tokens:
+    if rule and facts and facts.hours and hardware and hardware.name == facts.device and examples == facts.tokens:
         costs["published"] = from_device_hours(facts.hours, devices, price, device=hardware, source=facts.source)
         costs["utilisation"] = implied_utilisation(rule, facts.hours, hardware)
     smallest = sharded.fewest_devices(tree, hardware.memory, sharding, **shape) if hardware else None
     return Training(
         network.name,
         examples,
-        length,
+        text,
         rule,
         exact,
         **costs,
@@ -354,6 +406,7 @@ def train(
         device=hardware,
         devices=devices,
         smallest=smallest,
+        context=network.context,
     )
 
 

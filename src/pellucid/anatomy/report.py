@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pellucid.anatomy import compute, counts, explain, families
 from pellucid.anatomy.compare import Comparison
-from pellucid.anatomy.what_if import changed
+from pellucid.anatomy.what_if import changed, context
 from pellucid.errors import PellucidError
 from pellucid.language import _
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Anatomy:
     """A network as shapes, and all that follows from them."""
 
@@ -90,7 +90,8 @@ class Anatomy:
         config = changed(self.config, changes, self.where)
         tree = families.describe(config, self.where)
         said = ", ".join(f"{name}={value}" for name, value in changes.items())
-        return replace(self, name=f"{self.name}, {said}", tree=tree, config=config, entry=None)
+        name = f"{self.name}, {said}"
+        return Anatomy(name, tree, config, self.where, context=context(config), stored=self.stored)
 
     def training(self, tokens: float | None = None, device: str | None = None, **options: Any) -> questions.Training:
         """FLOPs, memory, time, money and energy of a training; see `questions.train`."""
@@ -126,6 +127,20 @@ class Anatomy:
         from pellucid.anatomy.picture import save
 
         save(self, Path(path))
+
+    def __str__(self) -> str:
+        """What `pellucid anatomy` prints of it."""
+        from io import StringIO
+
+        from rich.console import Console
+
+        page = StringIO()
+        Console(file=page, width=80, color_system=None).print(self)
+        return "\n".join(line.rstrip() for line in page.getvalue().splitlines())
+
+    def __repr__(self) -> str:
+        counted = f"{self.parameters.total:,} parameters, {self.neurons.total:,} neurons"
+        return f"<Anatomy of {self.name}: {counted}; print() shows all>"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from pellucid.anatomy.display import lines

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from pellucid.anatomy.assumptions import figure
 from pellucid.anatomy.sizes import Sizes, said, titles
 from pellucid.language import _
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from pellucid.anatomy.devices import Device
     from pellucid.anatomy.optimal import Budget
     from pellucid.anatomy.questions import Hardware, Model, Models, Serving, Training
 
@@ -84,22 +86,23 @@ def budget(answer: Budget) -> Lines:
 
 def serving(answer: Serving) -> Lines:
     """Memory part by part, whether it fits, how fast at most."""
-    shape = _("{name}: weights in {format}, cache in {cache}, {batch:,} × {length:,} tokens").format(
-        name=answer.name,
-        format=answer.number_format,
-        cache=answer.cache_format,
-        batch=answer.batch,
-        length=answer.length,
-    )
-    yield Text(shape, style="bold")
+    shape = _("{name}: weights in {format}, cache in {cache}, {batch:,} × {length:,} tokens")
+    if answer.length is None:
+        shape = _("{name}: weights in {format}, {batch:,} at once")
+    at = {"name": answer.name, "format": answer.number_format, "cache": answer.cache_format, "batch": answer.batch}
+    yield Text(shape.format(**at, length=answer.length), style="bold")
     yield _sizes(answer.sizes)
     if answer.token:
         yield Text(_("One more token of a text takes {size}.").format(size=said(answer.token)))
     if answer.device is not None:
-        at = {"device": answer.device.title, "n": answer.devices, "size": said(answer.device.memory)}
-        yield _verdict(answer.fits, _("{n:,} × {device}, {size} each").format(**at))
-        most = _("At most {context:,} tokens at this batch, or {batch:,} texts of this length.")
+        yield _verdict(answer.fits, answer.devices, answer.device)
+        most = _("At most {batch:,} at once.")
+        if answer.length is not None:
+            most = _("At most {batch:,} texts of this length.")
+        if answer.largest_context is not None:
+            most = _("At most {context:,} tokens at this batch, or {batch:,} texts of this length.")
         yield Text(most.format(context=answer.largest_context, batch=answer.largest_batch))
+    yield from _beyond(answer.context, max(answer.length or 0, answer.largest_context or 0))
     if answer.speed is not None:
         speed = _("At most {speed:,.1f} tokens a second in all; what holds back is {bound}.")
         bound = {"bandwidth": _("bandwidth"), "compute": _("compute")}[answer.speed.bound]
@@ -111,20 +114,24 @@ def serving(answer: Serving) -> Lines:
 
 def training(answer: Training) -> Lines:
     """Work, memory, time, money; what was published beside."""
-    yield Text(_("{name}, {n} tokens").format(name=answer.name, n=short(answer.examples)), style="bold")
-    both = _("FLOPs: {rule:.4g} by 6ND; {exact:.4g} by operation at {length:,} tokens a text ({difference:+.1%}).")
-    difference = answer.exact / answer.rule - 1
-    yield Text(both.format(rule=answer.rule, exact=answer.exact, length=answer.length, difference=difference))
+    title = _("{name}, {n} tokens") if answer.length is not None else _("{name}, {n} inputs")
+    yield Text(title.format(name=answer.name, n=short(answer.examples)), style="bold")
+    if answer.rule is not None:
+        both = _("FLOPs: {rule:.4g} by 6ND; {exact:.4g} by operation at {length:,} tokens a text ({difference:+.1%}).")
+        difference = answer.exact / answer.rule - 1
+        yield Text(both.format(rule=answer.rule, exact=answer.exact, length=answer.length, difference=difference))
+    else:
+        yield Text(_("FLOPs: {exact:.4g} by operation.").format(exact=answer.exact))
+    yield from _beyond(answer.context, answer.length or 0)
     if answer.memory is not None:
         yield _sizes(answer.memory)
     if answer.device is not None and answer.memory is not None:
-        at = {"n": answer.devices, "device": answer.device.title, "size": said(answer.device.memory)}
-        yield _verdict(answer.fits, _("{n:,} × {device}, {size} each").format(**at))
+        yield _verdict(answer.fits, answer.devices, answer.device)
         if answer.recomputed is not None:
             yield Text(_("With --recompute it takes {size}.").format(size=said(answer.recomputed.total)))
         if answer.smallest is None:
             yield Text(_("On no number of these devices does it fit."))
-        else:
+        elif answer.sharding != "none":
             said_so = _("It fits on {n:,} of them or more, shared out by {sharding}.")
             yield Text(said_so.format(n=answer.smallest, sharding=answer.sharding))
     rows = _table("", _("device-hours"), _("days"), _("money"), _("energy"), right=(1, 2, 3, 4))
@@ -132,10 +139,10 @@ def training(answer: Training) -> Lines:
         if cost is not None:
             rows.add_row(
                 name,
-                f"{cost.device_hours:,.0f}",
-                f"{cost.days:,.2f}",
-                "–" if cost.money is None else f"{cost.money:,.0f} $",
-                "–" if cost.energy_kwh is None else f"{cost.energy_kwh / 1000:,.1f} MWh",
+                figure(cost.device_hours),
+                f"{cost.days:,.2f}" if cost.days >= 0.1 else figure(cost.days),
+                "–" if cost.money is None else f"{figure(cost.money)} $",
+                "–" if cost.energy_kwh is None else _energy(cost.energy_kwh),
             )
     if rows.row_count:
         yield rows
@@ -144,7 +151,17 @@ def training(answer: Training) -> Lines:
     yield from _formulas(answer.explain())
 
 
-def _verdict(fits: bool | None, where: str) -> Text:
+def _energy(kwh: float) -> str:
+    return f"{kwh / 1000:,.1f} MWh" if kwh >= 1000 else f"{figure(kwh)} kWh"
+
+
+def _beyond(context: int | None, length: int) -> Lines:
+    if context is not None and length > context:
+        yield Text(_("The network was made for texts of up to {n:,} tokens.").format(n=context))
+
+
+def _verdict(fits: bool | None, n: int, device: Device) -> Text:
+    where = _("{n:,} × {device}, {size} each").format(n=n, device=device.title, size=said(device.memory))
     if fits:
         return Text(_("Fits: {where}.").format(where=where), style="green")
     return Text(_("Does not fit: {where}.").format(where=where), style="red")

@@ -22,7 +22,14 @@ SERVING = Group("What running it takes: --serve", sort_key=4)
 BOTH = Group("Hardware, for --train, --serve and --budget", sort_key=5)
 TABLES = Group("Tables", sort_key=6)
 OUTPUT = Group("Output", sort_key=7)
-Shape = Annotated[int | None, Parameter(group=SHAPE)]
+
+
+def whole(_hint: Any, tokens: Any) -> int:
+    """A whole number: 2.5 layers are not rounded."""
+    try:
+        return int(tokens[0].value.replace(",", ""))
+    except ValueError as error:
+        raise ValueError(f"{tokens[0].value!r} is no whole number") from error
 
 
 def amount(_hint: Any, tokens: Any) -> float:
@@ -36,6 +43,8 @@ def amount(_hint: Any, tokens: Any) -> float:
 
 
 Amount = Annotated[float | None, Parameter(converter=amount, accepts_keys=False)]
+Whole = Annotated[int | None, Parameter(converter=whole, accepts_keys=False)]
+Shape = Annotated[Whole, Parameter(group=SHAPE)]
 
 
 @app.command
@@ -66,15 +75,15 @@ def anatomy(
     format: Annotated[str | None, Parameter(group=SERVING)] = None,
     cache_format: Annotated[str | None, Parameter(group=SERVING)] = None,
     device: Annotated[str | None, Parameter(group=BOTH)] = None,
-    devices: Annotated[int | None, Parameter(group=BOTH)] = None,
+    devices: Annotated[Whole, Parameter(group=BOTH)] = None,
     price: Annotated[float | None, Parameter(group=BOTH)] = None,
-    batch: Annotated[int | None, Parameter(group=BOTH)] = None,
-    length: Annotated[int | None, Parameter(group=BOTH)] = None,
+    batch: Annotated[Whole, Parameter(group=BOTH)] = None,
+    length: Annotated[Whole, Parameter(group=BOTH)] = None,
     budget: Annotated[Amount, Parameter(group=BOTH)] = None,
     list: Annotated[bool, Parameter(group=TABLES)] = False,
     hardware: Annotated[bool, Parameter(group=TABLES)] = False,
     save: Annotated[str | None, Parameter(group=OUTPUT)] = None,
-    depth: Annotated[int | None, Parameter(group=OUTPUT)] = None,
+    depth: Annotated[Whole, Parameter(group=OUTPUT)] = None,
     json: Annotated[bool, Parameter(group=OUTPUT)] = False,
 ) -> None:
     """Parameters, neurons and dimensions; size, memory, time and cost: each number with what makes it.
@@ -180,7 +189,7 @@ def anatomy(
 
 # which options have a meaning beside a question; "" is the report of a network
 BESIDE: dict[str, tuple[str, ...]] = {
-    "": ("length",),
+    "": ("length", "depth"),
     "explain": ("length",),
     "compare": (),
     "what_if": (),
@@ -209,9 +218,16 @@ def _question(given: dict[str, Any]) -> str:
         )
     question = asked[0] if asked else ""
     network = question not in ("budget", "list", "hardware")
-    known = {"what", "json", question, *BESIDE[question]}
-    known |= {"family", *SIZES, "save", "depth"} if network else set()
+    known = {"json", question, *BESIDE[question]}
+    known |= {"what"} if network or question == "list" else set()
+    known |= {"family", *SIZES, "save"} if network else set()
     for name in given:
+        if name == "what" and name not in known:
+            raise PellucidError(
+                _("{option} is not about one network.").format(option=_option(question)),
+                given[name],
+                _("Leave it out."),
+            )
         if name not in known:
             homes = [_option(home) for home, beside in BESIDE.items() if name in beside and home]
             fix = _("It belongs to {names}.").format(names=", ".join(homes)) if homes else _("Leave it out.")
@@ -221,8 +237,10 @@ def _question(given: dict[str, Any]) -> str:
 
 def _asked(network: Anatomy, question: str, given: dict[str, Any]) -> Any:
     """The answer to a question about a network."""
-    from pellucid.anatomy import questions, reading
+    from pellucid.anatomy import questions, reading, sizes
 
+    for name in ("length", "depth"):
+        sizes.whole(given.get(name, 1), name)
     if question == "explain":
         quantity, part = questions.asked(given["explain"])
         length = given.get("length", network.context)
