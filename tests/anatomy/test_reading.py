@@ -360,7 +360,7 @@ def test_a_gguf_whose_settings_are_of_another_network_is_counted_by_its_tensors(
     found = pl.anatomy(write_gguf(tmp_path / "model.gguf", gguf.MODEL_ARCH.LLAMA, model))
     assert found.parameters.total == numbers(model)
     assert found.config == {}
-    assert any("do not fit its tensors: blocks.*.attention.output" in note for note in found.notes)
+    assert any("do not fit its tensors" in note for note in found.notes)
 
 
 def test_a_gguf_in_several_files_is_one(tmp_path):
