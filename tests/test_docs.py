@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import pellucid as pl
+from pellucid.cli import app as cli
 from pellucid.data import compress
 from pellucid.training.verdict import THRESHOLDS, State
 
@@ -55,6 +56,44 @@ def test_every_verdict_is_explained():
 def test_the_documented_limits_are_the_program_s(said, value):
     assert said in " ".join((DOCS / "figures.md").read_text("utf-8").split())
     assert value
+
+
+@pytest.mark.parametrize("page", ["anatomy.md", "anatomy.zh.md"])
+class TestAnatomy:
+    def test_the_code_prints_what_stands_below_it(self, page):
+        found = re.findall(r"```python\n(.*?\n)```\n```\n(.*?)```\n", (DOCS / page).read_text("utf-8"), flags=re.DOTALL)
+        assert found
+        for code, said in found:
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(code, {})
+            assert printed.getvalue() == said
+
+    def test_the_commands_run_and_say_what_stands_below_them(self, page, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "80")
+        blocks = re.findall(r"```\n(\$ .*?)```", (DOCS / page).read_text("utf-8"), flags=re.DOTALL)
+        lines = [line for block in blocks for line in block.splitlines()]
+        inline = re.findall(r"`(pellucid anatomy --[a-z0-9 -]+)`", (DOCS / page).read_text("utf-8"))
+        commands = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")] + inline
+        assert len(commands) >= 6
+        printed = ""
+        for command in commands:
+            assert cli.run(command.split()[1:]) == 0, command
+            printed += " ".join(capsys.readouterr().out.split()) + " "
+        for line in lines:
+            assert line.startswith("$ ") or " ".join(line.split()) in printed
+
+    def test_the_table_of_networks_is_what_is_counted(self, page):
+        counted = {match[1]: row for row in rows(page) if (match := re.search(r"`([^`]+)`", row[0]))}
+        assert len(counted) == 6
+        for name, (_, parameters, said, _) in counted.items():
+            network = pl.anatomy(name)
+            assert parameters == f"{network.parameters.total:,}"
+            neurons = network.neurons.by_kind
+            head = neurons["head"] if "50,257" in said else 0
+            numbers = [int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*", said)]
+            assert numbers[0] == network.neurons.total - head
+            assert not head or numbers[1] == head
 
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")

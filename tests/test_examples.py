@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 PRINTS = {
     "pictures.py": ("pictures that decided nothing", "across rather than down", "pixel by pixel the same"),
     "failing.py": ("memorising", "learned nothing yet", "not a finite number", "try a larger network", "silent for"),
+    "sizing.py": ("1,070,794 parameters, 49,418 neurons", "4096 × 256 + 256", "minutes", "fits: True"),
     "train_on_your_text.py": ("bits per byte", "The "),
     "tokens_with_probabilities.py": ("rank", "least expected:"),
     "why.py": ("a sum of", "by token:", "as a term of the sum", "attention doubled"),

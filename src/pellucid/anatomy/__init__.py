@@ -1,6 +1,12 @@
-"""Counts, compute and memory, each one walk over a network's tree of shapes; none of it imports torch.
+"""`pellucid.anatomy(what, *example_inputs)`: what a network is made of, and what it takes to train and to run.
 
-The room has the name of its verb: `pellucid.anatomy("gpt3")` calls `reading.anatomy`.
+    network = pellucid.anatomy("gpt3")  # a published model, a run, a file, "784-128-10"; or a torch.nn.Module
+    network.parameters.total, network.neurons.total
+    print(network)  # all of it, as `pellucid anatomy gpt3`
+    network.explain("feed-forward"), network.training(300e9, "a100-80gb"), network.serving("int8")
+
+The room has the name of its verb: the call is `reading.anatomy`, which says more. Counts, compute and memory are each
+one walk over a network's tree of shapes; none of it imports torch.
 """
 
 from __future__ import annotations
