@@ -205,10 +205,10 @@ def test_parts_are_printed_and_add_up():
             assert str(memory.forecast(families.decoder(decoder_config(family, **shape)), training))
 
 
-def test_reading_can_be_the_peak():
+def test_the_peak_can_be_outside_of_steps():
     tree = families.dense(DenseConfig(4, 2, (8,)))
-    told = memory.forecast(tree, Training(Run(8, inputs=4), data=10**6, reading=10**9))
-    assert told.moment == "before"
+    told = memory.forecast(tree, Training(Run(8, inputs=4), data=10**6, outside=10**9))
+    assert told.moment == "outside"
     assert told.total > memory.PROCESS + 10**9
 
 

@@ -53,11 +53,14 @@ def plan(batch, accumulation):
 
 def test_micro_batches_shrink_until_they_fit_and_the_step_keeps_its_size(monkeypatch):
     monkeypatch.setattr(machine, "available_memory", lambda: 1000)
+    monkeypatch.setattr(machine, "taken", lambda: 700)
     needs = SimpleNamespace(memory=lambda plan: 100 * plan.batch)
     fitted = plan(40, 1)
     machine.fit_memory(needs, fitted)
     assert fitted.forecast["memory_bytes"] <= 900
     assert fitted.batch * fitted.accumulation >= 40
+    machine.fit_memory(SimpleNamespace(memory=lambda plan: 500), fitted)
+    assert fitted.forecast["memory_bytes"] == 700  # what reading the data took is taken
     assert "fit into" in fitted.reasons["batch"]
     with pytest.raises(PellucidError, match="of memory"):
         machine.fit_memory(SimpleNamespace(memory=lambda plan: 10_000, unit="tokens"), plan(8, 1))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pellucid.anatomy import counts
 from pellucid.anatomy.kept import Pass, Run, blocks, passes
-from pellucid.anatomy.tree import Embedding, Linear, Node, walk
+from pellucid.anatomy.tree import Convolution, Embedding, Linear, Node, walk
 from pellucid.language import _
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 PROCESS = (
     356_000_000  # Python, torch and its kernels, tokenizers, after steps of a network of next to no size: measured
 )
-HELD = 0.38  # share of what comes and goes that the C library holds but cannot use again: 0.17 to 0.6 were measured
+CONVOLUTIONS = (
+    80_000_000  # what their kernels take on a CPU, for code and for copies in their own order: 70 to 85 measured
+)
+HELD = 0.32  # share of what comes and goes that the C library holds but cannot use again: 0.0 to 0.7 were measured
 TOGETHER = 2**22  # as in `training/optimisers.py`, a room above
 
 
@@ -38,13 +41,13 @@ class Training:
     accumulation: int = 1  # micro-batches in a step
     recompute: bool = False  # whether blocks keep their inputs only
     data: int = 0  # bytes that the task holds all along
-    reading: int = 0  # and those that making them ready takes for a while, before the first step
+    outside: int = 0  # and those that it takes for a while outside of steps: to make the data ready, or to judge
 
     @classmethod
-    def of(cls, plan: Plan, inputs: int = 0, data: int = 0, reading: int = 0) -> Training:
+    def of(cls, plan: Plan, inputs: int = 0, data: int = 0, outside: int = 0) -> Training:
         """That of a plan; `inputs` are the numbers in an example that is no text."""
         run = Run(plan.batch, 1 if inputs else plan.items, inputs, 2 if plan.precision == "bf16" else 4, plan.device)
-        return cls(run, plan.optimiser, bool(plan.momentum), plan.accumulation, plan.recompute, data, reading)
+        return cls(run, plan.optimiser, bool(plan.momentum), plan.accumulation, plan.recompute, data, outside)
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def _names() -> dict[str, str]:
     """The parts in the user's language."""
     return {
         "process": _("Python, torch and its kernels"),
+        "kernels": _("what the kernels of convolutions take"),
         "data": _("the data, and the batches of a step"),
         "weights": _("weights"),
         "optimiser state": _("state of the optimiser"),
@@ -79,7 +83,7 @@ def _names() -> dict[str, str]:
         "tied gradients": _("gradients of the embedding before they are added up"),
         "outputs": _("what the network says"),
         "update": _("what the optimiser needs for a while"),
-        "reading": _("the data while they are made ready"),
+        "outside": _("what making the data ready, or judging, takes for a while"),
         "best model": _("the best model, read back"),
         "holes between blocks": _("held by the allocator between blocks"),
     }
@@ -90,11 +94,11 @@ def forecast(tree: Node, training: Training, process: int = PROCESS, held: float
 
     Always there: the process, the data, 4N of weights, and the optimiser's state (see `state`). Beside them:
 
-    - before: what making the data ready takes.
+    - outside of steps: what making the data ready, or judging, takes.
     - forward: when the forward pass ends. What `passes` says of every leaf, the casts of all matrices, the outputs.
     - backward at a leaf: see `backward`.
     - update: 4N of gradients, and what the optimiser needs for a while (see `updating`).
-    - finish: 4N + 4M for reading the best model from its file.
+    - finish: 4N for reading the best model from its file, and of a transformer 4M for bringing it into our form.
 
     Args:
         tree: The network's shapes.
@@ -108,16 +112,18 @@ def forecast(tree: Node, training: Training, process: int = PROCESS, held: float
     always = {
         "process": process,
         "data": training.data + inputs,
+        "kernels": CONVOLUTIONS if process and any(isinstance(v.leaf, Convolution) for v in walk(tree)) else 0,
         "weights": 4 * total,
         "optimiser state": state(training, total, inside),
     }
     gradients = {"gradients": 4 * total}
+    finish = 4 * total + (0 if run.inputs else 4 * inside)
     moments = {
-        "before": {"reading": training.reading},
+        "outside": {"outside": training.outside},
         "forward": forward(through, training),
         **backward(through, training),
         "update": {**gradients, "update": updating(tree, training, total)},
-        "finish": {"best model": 4 * total + 4 * inside},
+        "finish": {"best model": finish if run.device == "cpu" else 0},
     }
     for parts in moments.values():
         parts["holes between blocks"] = round(held * sum(parts.values()))

@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -15,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pellucid.anatomy import compute, counts, families
-from pellucid.anatomy.memory import PROCESS
+from pellucid.anatomy import compute, counts, families, memory
 from pellucid.checkpoints import efficientnet
 from pellucid.checkpoints.files import read_file, read_json, write_tensors
 from pellucid.checkpoints.plain import open_plain, save_plain
@@ -228,9 +226,13 @@ class PictureTask:
         return network
 
     def memory(self, plan: Plan) -> int:
-        data = sum(tensor.nbytes for part in self._parts.values() for tensor in part.values())
-        data += 5 * self._parts["train"]["x"].numel() if self._parts["train"]["x"].numel() <= AT_HAND else 0
-        return int(PROCESS + 2 * data + 16 * plan.parameters + 12 * max(plan.batch * _outputs(_config(plan)), AT_ONCE))
+        """Pictures are there twice, as they were read and as the run's own files; where they are few also scaled."""
+        config, numbers = _config(plan), self._parts["train"]["x"].numel()
+        scaled = 4 * numbers if numbers <= AT_HAND else 0
+        data = scaled + 2 * sum(tensor.nbytes for part in self._parts.values() for tensor in part.values())
+        inputs = config.channels * config.height * config.width
+        training = memory.Training.of(plan, inputs, data, scores.LIBRARIES + max(scaled, 12 * AT_ONCE))
+        return memory.forecast(families.convnet(config), training).total
 
     def rows(self, plan: Plan) -> list[tuple[str, str, str]]:
         config, why = _config(plan), plan.reasons
@@ -480,15 +482,6 @@ def _moved(edge_BCHW: Tensor, shift: int, generator: np.random.Generator) -> Ten
     places = generator.integers(0, 2 * shift + 1, (len(edge_BCHW), 2)).tolist()
     edges = zip(edge_BCHW.numpy(), places, strict=True)  # numpy cuts in a third of the time that torch takes
     return torch.from_numpy(np.stack([edge_CHW[:, y : y + height, x : x + width] for edge_CHW, (y, x) in edges]))
-
-
-def _outputs(config: ConvNetConfig) -> int:
-    """Numbers kept of one picture for the way back."""
-    return sum(
-        prod(piece.outputs) * (6 if piece.kind == "residual" else 1)
-        for layer in config.pieces
-        for piece in layer.values()
-    )
 
 
 def _regions(amounts_CHW: Tensor) -> list[Any]:

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.anatomy import counts, families
-from pellucid.anatomy.memory import PROCESS
+from pellucid.anatomy import counts, families, memory
 from pellucid.checkpoints.files import read_file, read_json, write_tensors
 from pellucid.checkpoints.plain import open_plain, save_plain
 from pellucid.data import splits, tables
@@ -299,10 +298,14 @@ class TableTask:
         return {**network, "dropout": dropout}
 
     def memory(self, plan: Plan) -> int:
+        """The rows, raw and scaled, are there twice: as they were read, and as the run's own files."""
         config = _config(plan)
-        data = sum(tensor.nbytes for part in self._parts.values() for tensor in part.values())
-        rows = max(plan.batch, plan.facts["held_out_items"], plan.facts["rows"]["test"])
-        return PROCESS + 2 * data + 16 * plan.parameters + 12 * rows * sum(config.widths)
+        raw = [tensor for part in self._parts.values() for tensor in part.values()]
+        scaled = [tensor for part in self._scaled.values() for tensor in part]
+        judged = scores.LIBRARIES + 4 * max(self._sizes.values()) * 2 * max(config.widths)
+        data = 2 * sum(tensor.nbytes for tensor in (*raw, *scaled))
+        training = memory.Training.of(plan, config.inputs, data, judged)
+        return memory.forecast(families.dense(config), training).total
 
     def rows(self, plan: Plan) -> list[tuple[str, str, str]]:
         config, why = _config(plan), plan.reasons

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,16 @@ def machine_of(options: TrainOptions) -> Machine:
     return Machine(device, threads, precision, why)
 
 
+def taken() -> int:
+    """Bytes of memory that this process has had at most until now; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def fit_memory(task: Task, plan: Plan) -> None:
     """Forecast the peak memory, and halve the micro-batch (doubling their number) until it fits into what is available.
 
@@ -80,7 +91,7 @@ def fit_memory(task: Task, plan: Plan) -> None:
         plan.batch //= 2
         plan.accumulation = math.ceil(sequences / plan.batch)
         plan.reasons["batch"] = _("as many at once as fit into {have:,.0f} MB").format(have=available / 1e6)
-    plan.forecast["memory_bytes"] = need
+    plan.forecast["memory_bytes"] = max(need, taken())
 
 
 @torch.inference_mode()
