@@ -42,13 +42,13 @@ class Fields:
             self.refuse(name, _("Give {n} whole numbers.").format(n=n))
         return tuple(value)
 
-    def positive(self, name: str, default: float | None = None) -> float:
-        """A number above 0."""
+    def positive(self, name: str, default: float | None = None, most: float = 1e9) -> float:
+        """A number above 0, and not above `most`."""
         value = self._get(name, default)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return (
-            float(value) if is_number and 0 < value < float("inf") else self.refuse(name, _("Give a number above 0."))
-        )
+        if is_number and 0 < value <= most:
+            return float(value)
+        return self.refuse(name, _("Give a number above 0, at most {most:g}.").format(most=most))
 
     def flag(self, name: str, default: bool | None = None) -> bool:
         """True or false."""

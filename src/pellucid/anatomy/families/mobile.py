@@ -107,7 +107,7 @@ def _is_row(row: object) -> bool:
 
 def efficientnet(fields: Fields) -> Sequence:
     """EfficientNet (Tan and Le 2019, table 1), wider and deeper by two coefficients, in Hugging Face's fields."""
-    wider, deeper = fields.positive("width_coefficient"), fields.positive("depth_coefficient")
+    wider, deeper = (fields.positive(f"{side}_coefficient", most=100) for side in ("width", "depth"))
     divisor, squeeze = fields.size("depth_divisor"), fields.positive("squeeze_expansion_ratio")
     function = fields.activation("hidden_act")
     outputs = fields.sizes("out_channels")
