@@ -325,3 +325,24 @@ def test_words_of_this_house(name, setting, field, capsys):
     assert said["left"] == name
     changes = [name for change in said["changes"] for name in change["fields"]]
     assert changes == ([] if field == "h" else [field])  # how a width is shared by heads costs nothing
+
+
+def test_an_example_of_several_is_told(ask, tmp_path, monkeypatch):
+    code = "from torch import nn, randn\n\ndef one():\n    return nn.Linear(3, 4), randn(1, 3)\n\n"
+    code += "def two():\n    return nn.Linear(3, 4), randn(2, 3)\n\ndef none():\n    return nn.Linear(3, 4)\n"
+    (tmp_path / "mine.py").write_text(code, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert "batch of one" not in ask("mine.py:one")
+    assert "(2, 3): for a batch of one" in ask("mine.py:two")
+    assert "by its modules alone" in ask("mine.py:none")
+
+
+def test_what_never_runs_is_no_expert(ask, tmp_path, monkeypatch):
+    code = "from torch import nn, randn\n\nclass Odd(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+    code += "        self.a, self.b = nn.Linear(3, 4), nn.Linear(5, 6)\n\n    def forward(self, x):\n"
+    code += "        return self.a(x)\n\ndef odd():\n    return Odd(), randn(1, 3)\n"
+    (tmp_path / "mine.py").write_text(code, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    said = ask("mine.py:odd")
+    assert "never runs" in said
+    assert "router" not in said

@@ -97,7 +97,7 @@ def _headline(anatomy: Anatomy) -> Iterator[Text]:
         yield Text(published(anatomy))
         if entry.note:
             yield Text(_("Note: {note}").format(note=entry.note), style="dim")
-    if counted.active < counted.total:
+    if any(0 < visit.times < visit.copies for visit in walk(anatomy.tree)):
         said = _("active: {n:,} ({share}) of the parameters meet one token; its router leaves the other experts out")
         yield Text(said.format(n=counted.active, share=share(counted.active, counted.total)))
     if counted.fixed:

@@ -28,7 +28,8 @@ def anatomy(what: Any, *example_inputs: Any, **kwargs: Any) -> Anatomy:
     Args:
         what: A text or path, as `read` takes them; the fields of a `config.json`; what `open` and `train` return; or
             any `torch.nn.Module`.
-        example_inputs: What the module is called with, for a module that is none of ours.
+        example_inputs: What the module is called with, for a module that is none of ours: a batch of one, as compute,
+            activations and what a training takes are counted for all of it.
         kwargs: And by name.
 
     Raises:
@@ -42,9 +43,11 @@ def anatomy(what: Any, *example_inputs: Any, **kwargs: Any) -> Anatomy:
     if network is not what and folder is not None:
         return read(folder)
     tree = _of_network(network) if not example_inputs and not kwargs else None
+    notes: tuple[str, ...] = ()
     if tree is None:
-        tree = _of_module(network, example_inputs, kwargs)
-    return Anatomy(type(network).__name__, tree, context=getattr(getattr(network, "config", None), "context", None))
+        tree, notes = _of_module(network, example_inputs, kwargs), _example(*example_inputs, *kwargs.values())
+    context = getattr(getattr(network, "config", None), "context", None)
+    return Anatomy(type(network).__name__, tree, context=context, notes=notes)
 
 
 def read(what: str | Path) -> Anatomy:
@@ -159,6 +162,18 @@ def _of_module(module: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     if not isinstance(module, nn.Module):
         raise _no_network(module)
     return live.read(module, *inputs, **kwargs)
+
+
+def _example(*inputs: Any) -> tuple[str, ...]:
+    """What the reader should know of an example that is none, or is several."""
+    if not inputs:
+        line = _("known by its modules alone: an example input adds attention, and the places of convolutions")
+        return (line,)
+    shapes = [tuple(tensor.shape) for tensor in inputs if hasattr(tensor, "shape")]
+    if not any(shape[:1] > (1,) for shape in shapes):
+        return ()
+    line = _("counted for all of the example, {shapes}: for a batch of one, give one")
+    return (line.format(shapes=", ".join(map(str, shapes))),)
 
 
 def _no_network(what: Any) -> PellucidError:
