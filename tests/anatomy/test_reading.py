@@ -609,3 +609,14 @@ def test_sizes_that_make_no_network_are_refused(family, sizes, words):
 def test_a_module_that_needs_other_inputs_is_said():
     with pytest.raises(pl.PellucidError):
         pl.anatomy(nn.Linear(3, 4), torch.zeros(1, 5))
+
+
+@pytest.mark.parametrize("d_ff", [96, 192, 384])
+def test_a_gate_that_is_shaped_as_queries_keys_and_values_together(tmp_path, d_ff):
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 64}
+    config = hf.Qwen3Config(vocab_size=100, hidden_size=64, intermediate_size=d_ff, **sizes)
+    model = hf.Qwen3ForCausalLM(config)
+    model.save_pretrained(tmp_path)
+    found = pl.anatomy(tmp_path)
+    assert found.parameters.total == numbers(model)
+    assert not any("not in the file" in note for note in found.notes)

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, product
 from math import prod
 from typing import NamedTuple, NoReturn
 
@@ -226,11 +226,7 @@ def fit(tree: Node, tensors: Mapping[str, Stored]) -> Fit:
     for shape in numbers.values():
         if len(shape) == 3:
             stacked[_plain(shape[1:])] += shape[0]
-    missing = [
-        visit
-        for visit in walk(tree)
-        if not any(_take(rest, Counter(form)) for form in _forms(visit) for rest in (left, stacked))
-    ]
+    missing, left, stacked = _placed(list(walk(tree)), left, stacked)
     surplus = []
     for name, shape in reversed(numbers.items()):  # of equal ones, those that come last
         if left[_plain(shape)] and (len(shape) != 3 or stacked[_plain(shape[1:])]):
@@ -245,6 +241,35 @@ def fit(tree: Node, tensors: Mapping[str, Stored]) -> Fit:
         visit = next((visit for visit in lacking if visit.kind == kind), lacking[0])
         misfit = Misfit(wide[0], numbers[wide[0]], visit.path, next(iter(visit.leaf.tensors.values())))
     return Fit(misfit, tuple(visit.path for visit in missing), tuple(surplus))
+
+
+def _placed(
+    visits: list[Visit], left: Counter[Shape], stacked: Counter[Shape]
+) -> tuple[list[Visit], Counter[Shape], Counter[Shape]]:
+    """The leaves that find no tensors, and the shapes that are left over.
+
+    Layers of one name are all whole in a file, or all cut. Where d_ff = 3 d, a gate has the shape of queries, keys and
+    values together, so that the first way that shapes allow need not be the right one: others are tried.
+    """
+    names = sorted({_name(visit) for visit in visits if isinstance(visit.leaf, Linear) and visit.leaf.parts})
+    tries = []
+    for way in product((False, True), repeat=len(names)):
+        cut = {name for name, is_cut in zip(names, way, strict=True) if is_cut}
+        rest, of_experts = left.copy(), stacked.copy()
+        missing = []
+        for visit in visits:
+            forms = list(_forms(visit))
+            forms = forms[::-1] if _name(visit) in cut else forms
+            if not any(_take(some, Counter(form)) for form in forms for some in (rest, of_experts)):
+                missing.append(visit)
+        tries.append((missing, rest, of_experts))
+        if not missing:
+            break
+    return min(tries, key=lambda found: len(found[0]))
+
+
+def _name(visit: Visit) -> str:
+    return visit.path.rpartition(".")[2]
 
 
 def _forms(visit: Visit) -> Iterator[list[Shape]]:
