@@ -92,3 +92,13 @@ def test_an_anatomy_prints_itself():
     assert "124,439,808 parameters" in str(network)
     assert all(len(line) <= 80 for line in str(network).splitlines())
     assert repr(network) == "<Anatomy of gpt2: 124,439,808 parameters, 133,201 neurons; print() shows all>"
+
+
+def test_a_family_is_no_setting():
+    with pytest.raises(PellucidError, match="model_type"):
+        of(GPT2).what_if(model_type="llama")
+
+
+def test_a_text_is_shown_as_one():
+    with pytest.raises(PellucidError, match="'24'"):
+        of(GPT2).what_if(n_layers="24")

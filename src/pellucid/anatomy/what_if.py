@@ -51,6 +51,12 @@ def changed(config: dict[str, Any], changes: dict[str, Any], where: str = "") ->
     known, result = [*DEFAULTS.get(kind, {}), *FOLLOWING.get(kind, ()), *config], dict(config)
     inner = {name: result[name] for name in INNER if isinstance(result.get(name), dict)}
     for name, value in changes.items():
+        if name == "model_type":
+            raise PellucidError(
+                _("Another family has other settings: model_type cannot be changed alone."),
+                where,
+                _("Compare two networks with --compare, or give sizes to --family."),
+            )
         field = next((field for field in (name, *WORDS.get(name, ())) if field in known), None)
         if field is None and inner:
             part = next(iter(inner))
@@ -59,7 +65,7 @@ def changed(config: dict[str, Any], changes: dict[str, Any], where: str = "") ->
             continue
         if field is None:
             words = [word for word, fields in WORDS.items() if {*fields} & {*known}]
-            near = get_close_matches(name, [*known, *words], 5, 0.4) or sorted({*config} - {"model_type"})
+            near = get_close_matches(name, [*known, *words], 5, 0.6) or sorted({*config} - {"model_type"})
             raise PellucidError(
                 _("There is no setting {name!r}.").format(name=name),
                 where,

@@ -104,7 +104,8 @@ class Fields:
 
     def refuse(self, name: str, fix: str) -> NoReturn:
         """Refuse the value of this field."""
-        value = str(self.content.get(name))
+        found = self.content.get(name)
+        value = repr(found) if isinstance(found, str) else str(found)
         raise PellucidError(
             _("{name} cannot be {value}.").format(name=name, value=value if len(value) <= 60 else f"{value[:60]} …"),
             self.where,
