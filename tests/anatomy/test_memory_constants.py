@@ -1,6 +1,7 @@
 """Constants that the memory forecast repeats, because it may not import what they belong to."""
 
 from pellucid.anatomy import kept, memory
+from pellucid.cli import ALLOCATOR
 from pellucid.networks import attention
 from pellucid.training import optimisers
 
@@ -8,3 +9,4 @@ from pellucid.training import optimisers
 def test_the_forecast_knows_the_sizes_of_blocks():
     assert kept.QUERIES == attention.QUERIES
     assert memory.TOGETHER == optimisers.TOGETHER
+    assert int(ALLOCATOR["MALLOC_MMAP_THRESHOLD_"]) == memory.LARGE

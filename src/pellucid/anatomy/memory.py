@@ -27,7 +27,10 @@ PROCESS = (
 CONVOLUTIONS = (
     80_000_000  # what their kernels take on a CPU, for code and for copies in their own order: 70 to 85 measured
 )
-HELD = 0.32  # share of what comes and goes that the C library holds but cannot use again: 0.0 to 0.7 were measured
+TOKENIZERS = 16_000_000  # of these, what is not there where no text is read
+HELD = 0.4  # share of what comes and goes that the C library holds but cannot use again: 0 to 0.6 were measured,
+HELD_MORE = 1.15  # and so much more of it where blocks are made anew between those that are kept
+LARGE = 2**26  # bytes of a block that the C library gives back at once: as `cli.ALLOCATOR` has it
 TOGETHER = 2**22  # as in `training/optimisers.py`, a room above
 
 
@@ -110,7 +113,7 @@ def forecast(tree: Node, training: Training, process: int = PROCESS, held: float
     through = list(blocks(passes(tree, run)))
     inputs = 4 * run.batch * run.inputs * training.accumulation
     always = {
-        "process": process,
+        "process": process - (TOKENIZERS if process and run.inputs else 0),
         "data": training.data + inputs,
         "kernels": CONVOLUTIONS if process and any(isinstance(v.leaf, Convolution) for v in walk(tree)) else 0,
         "weights": 4 * total,
@@ -125,11 +128,18 @@ def forecast(tree: Node, training: Training, process: int = PROCESS, held: float
         "update": {**gradients, "update": updating(tree, training, total)},
         "finish": {"best model": finish if run.device == "cpu" else 0},
     }
+    held *= holes(through) * (HELD_MORE if training.recompute else 1)
     for parts in moments.values():
         parts["holes between blocks"] = round(held * sum(parts.values()))
     totals = {name: sum(always.values()) + sum(parts.values()) for name, parts in moments.items()}
     moment = max(totals, key=totals.__getitem__)
     return Memory(always | moments[moment], moment, totals)
+
+
+def holes(through: list[tuple[bool, list[Pass]]]) -> float:
+    """The share of activations that lie in blocks of less than `LARGE`: only these leave holes."""
+    kept = [one.kept for _inside, block in through for one in block]
+    return sum(size for size in kept if size < LARGE) / max(1, sum(kept))
 
 
 def state(training: Training, total: int, inside: int) -> int:
