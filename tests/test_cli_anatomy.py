@@ -346,3 +346,12 @@ def test_what_never_runs_is_no_expert(ask, tmp_path, monkeypatch):
     said = ask("mine.py:odd")
     assert "never runs" in said
     assert "router" not in said
+
+
+def test_whisper_writes_as_much_as_it_was_made_for(ask):
+    assert "1 × 448 tokens" in ask("whisper-tiny", "--serve")
+
+
+def test_a_shape_that_was_published_is_no_number_of_parameters(capsys):
+    assert cli.run(["anatomy", "--list", "playground"]) == 0
+    assert "%" not in capsys.readouterr().out

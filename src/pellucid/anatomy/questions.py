@@ -77,7 +77,7 @@ def _counted(entry: catalogue.Entry) -> Model:
 
 def _number(words: str) -> float | None:
     """The first number in words, with its letter: 1.5e9 of "1.5B"."""
-    found = re.search(r"([\d.,]*\d)\s*([KMBT]?)", words)
+    found = re.match(r"\D*([\d.,]*\d)\s*([KMBT]?)(?=$|[\s,;+)])", words)
     return (
         float(found[1].replace(",", "")) * {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "": 1}[found[2]] if found else None
     )

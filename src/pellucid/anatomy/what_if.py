@@ -18,7 +18,10 @@ WORDS: dict[str, tuple[str, ...]] = {
     "head_dim": ("head_dim", "d_kv"),
     "d_ff": ("intermediate_size", "n_inner", "ffn_dim", "d_ff", "hidden_dim"),
     "vocab_size": ("vocab_size",),
-    "context": ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "block_size", "seq_length"),
+    "context": (
+        *("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "block_size", "seq_length"),
+        "max_target_positions",
+    ),
     "tied": ("tie_word_embeddings",),
 }
 # the options of `pellucid anatomy --family` that are called otherwise
