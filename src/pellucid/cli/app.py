@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from io import TextIOWrapper
 from types import FrameType
 
@@ -117,18 +118,6 @@ def _write_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-# each registers its commands with `app`
-from pellucid.cli import (
-    anatomy,
-    asking,
-    ladder,
-    look,
-    playground,
-    predicting,
-    probe,
-    sets,
-    step,
-    sweep,
-    training,
-    writing,
-)  # noqa: E402, F401
+COMMANDS = "anatomy asking ladder look playground predicting probe sets step sweep training writing"
+for name in COMMANDS.split():
+    import_module(f"pellucid.cli.{name}")  # registers its commands with `app`
