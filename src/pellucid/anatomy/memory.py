@@ -25,7 +25,7 @@ PROCESS = (
     356_000_000  # Python, torch and its kernels, tokenizers, after steps of a network of next to no size: measured
 )
 CONVOLUTIONS = (
-    80_000_000  # what their kernels take on a CPU, for code and for copies in their own order: 70 to 85 measured
+    20_000_000  # times e: what their kernels take on a CPU, for code and copies; 70 to 85 MB in fp32 measured
 )
 TOKENIZERS = 16_000_000  # of these, what is not there where no text is read
 HELD = 0.4  # share of what comes and goes that the C library holds but cannot use again: 0 to 0.6 were measured,
@@ -115,7 +115,7 @@ def forecast(tree: Node, training: Training, process: int = PROCESS, held: float
     always = {
         "process": process - (TOKENIZERS if process and run.inputs else 0),
         "data": training.data + inputs,
-        "kernels": CONVOLUTIONS if process and any(isinstance(v.leaf, Convolution) for v in walk(tree)) else 0,
+        "kernels": CONVOLUTIONS * run.e if process and any(isinstance(v.leaf, Convolution) for v in walk(tree)) else 0,
         "weights": 4 * total,
         "optimiser state": state(training, total, inside),
     }
