@@ -25,7 +25,7 @@ PROCESS = (
     356_000_000  # Python, torch and its kernels, tokenizers, after steps of a network of next to no size: measured
 )
 CONVOLUTIONS = (
-    20_000_000  # times e: what their kernels take on a CPU, for code and copies; 70 to 85 MB in fp32 measured
+    20_000_000  # times e: what their kernels take on a CPU, for code and copies: in fp32 70 to 85 MB measured
 )
 TOKENIZERS = 16_000_000  # of these, what is not there where no text is read
 HELD = 0.4  # share of what comes and goes that the C library holds but cannot use again: 0 to 0.6 were measured,
