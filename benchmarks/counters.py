@@ -14,7 +14,8 @@ import transformers
 from torch import Tensor, nn
 
 from _measure import options
-from pellucid.anatomy import catalogue, compute, counts, families, live
+from pellucid.anatomy import catalogue, compute, counts, families
+from pellucid.anatomy.reading import live
 from pellucid.anatomy.tree import Attention, Linear, Node, Part, Sequence
 
 

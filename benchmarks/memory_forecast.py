@@ -24,8 +24,9 @@ from math import prod
 from typing import Any
 
 import _measure as measure
-from pellucid.anatomy import compute, families, memory
-from pellucid.anatomy.kept import Run
+from pellucid.anatomy import compute, families
+from pellucid.anatomy.memory import peak
+from pellucid.anatomy.memory.kept import Run
 from pellucid.anatomy.tree import Node
 from pellucid.networks.convnet import ConvNet, ConvNetConfig, convnet_config
 from pellucid.networks.decoder import Decoder, DecoderConfig, decoder_config
@@ -75,10 +76,10 @@ class Draw:
             self.family, 0
         )
 
-    def forecast(self, device: str = "cpu") -> memory.Memory:
+    def forecast(self, device: str = "cpu") -> peak.Memory:
         run = Run(self.batch, self.context, self.inputs, 2 if self.precision == "bf16" else 4, device)
-        training = memory.Training(run, self.optimiser, accumulation=self.accumulation, recompute=self.recompute)
-        return memory.forecast(self.tree, training, **({} if device == "cpu" else {"process": 0, "held": 0}))
+        training = peak.Training(run, self.optimiser, accumulation=self.accumulation, recompute=self.recompute)
+        return peak.forecast(self.tree, training, **({} if device == "cpu" else {"process": 0, "held": 0}))
 
     def __str__(self) -> str:
         shape = self.shape

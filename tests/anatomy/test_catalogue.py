@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from pellucid.anatomy import catalogue, devices
+from pellucid.anatomy import catalogue
+from pellucid.anatomy.cost import devices
 from pellucid.errors import PellucidError
 
 

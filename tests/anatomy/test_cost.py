@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid import PellucidError
-from pellucid.anatomy.assumptions import SPREAD, UTILISATION
-from pellucid.anatomy.cost import from_device_hours, implied_utilisation, training_cost
-from pellucid.anatomy.devices import find, table
+from pellucid.anatomy.cost.assumptions import SPREAD, UTILISATION
+from pellucid.anatomy.cost.devices import find, table
+from pellucid.anatomy.cost.training import from_device_hours, implied_utilisation, training_cost
 
 A100, H100 = find("a100-80gb"), find("h100-sxm")
 

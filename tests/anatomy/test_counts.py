@@ -116,10 +116,11 @@ def test_a_window_bounds_the_arithmetic_of_attention():
 
 def test_counting_imports_neither_torch_nor_numpy():
     code = (
-        "import sys; from types import SimpleNamespace; from pellucid.anatomy import counts, families, memory, compute;"
+        "import sys; from types import SimpleNamespace; from pellucid.anatomy import counts, families, compute; "
+        "from pellucid.anatomy.memory import peak;"
         f"config = SimpleNamespace(**{vars(small('qwen3'))!r});"
         "assert counts.parameters(families.decoder(config)).total > 0;"
-        "memory.forecast(families.decoder(config), memory.Training(memory.Run(2, 8)));"
+        "peak.forecast(families.decoder(config), peak.Training(peak.Run(2, 8)));"
         "assert not {'torch', 'numpy'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

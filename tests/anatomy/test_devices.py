@@ -9,7 +9,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from pellucid import PellucidError
-from pellucid.anatomy import devices
+from pellucid.anatomy.cost import devices
 
 FORMATS = {"fp32", "tf32", "fp16", "bf16", "fp8", "int8"}
 
@@ -93,7 +93,7 @@ def test_the_cpu_has_the_memory_that_is_left(monkeypatch):
 
 def test_costs_are_computed_without_torch():
     code = (
-        "import sys; from pellucid.anatomy import cost, devices, generating, optimal; "
-        "cost.training_cost(1e20, devices.find('l4')); sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+        "import sys; from pellucid.anatomy.cost import devices, generating, optimal, training; "
+        "training.training_cost(1e20, devices.find('l4')); sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from pellucid import language
 from pellucid.anatomy import catalogue, counts, families
-from pellucid.anatomy.display import published, show
-from pellucid.anatomy.formula_display import Sum, where
 from pellucid.anatomy.report import Anatomy
+from pellucid.anatomy.shown.display import published, show
+from pellucid.anatomy.shown.formula_display import Sum, where
+from pellucid.anatomy.shown.tree_display import branch, flow
+from pellucid.anatomy.shown.words import cut, share, short
 from pellucid.anatomy.tree import Linear, Part, Sequence
-from pellucid.anatomy.tree_display import branch, flow
-from pellucid.anatomy.words import cut, share, short
 
 SHOWN = (
     "playground", "lenet-5", "resnet-152", "inception-v3", "densenet-121", "vit-b-16", "gpt2", "gpt3", "mixtral-8x7b",

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid import PellucidError
-from pellucid.anatomy import catalogue, families, gguf
+from pellucid.anatomy import catalogue, families
 from pellucid.anatomy.counts import parameters
-from pellucid.anatomy.formats import FORMATS, known, weights
-from pellucid.anatomy.sizes import said
+from pellucid.anatomy.memory import gguf
+from pellucid.anatomy.memory.formats import FORMATS, known, weights
+from pellucid.anatomy.memory.sizes import said
 from pellucid.anatomy.tree import Linear, Part, Sequence
 
 LLAMA_3_1_8B = {  # bits a weight and GiB, llama.cpp's tools/quantize/README.md

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid import PellucidError
-from pellucid.anatomy.devices import find, table
-from pellucid.anatomy.generating import generating_cost
+from pellucid.anatomy.cost.devices import find, table
+from pellucid.anatomy.cost.generating import generating_cost
 
 A100 = find("a100-80gb")
 LLAMA = {

@@ -15,8 +15,9 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
 from pellucid import PellucidError
-from pellucid.anatomy import compute, counts, families, live
+from pellucid.anatomy import compute, counts, families
 from pellucid.anatomy.findings import linear_stacks, unused
+from pellucid.anatomy.reading import live
 from pellucid.anatomy.tree import Attention, Convolution, Linear, walk
 from pellucid.networks.activations import ACTIVATIONS
 from pellucid.networks.convnet import ConvNet, convnet_config

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
-from pellucid.anatomy import families, memory
-from pellucid.anatomy.kept import Run, passes
-from pellucid.anatomy.memory import Training
+from pellucid.anatomy import families
+from pellucid.anatomy.memory import peak
+from pellucid.anatomy.memory.kept import Run, passes
+from pellucid.anatomy.memory.peak import Training
 from pellucid.networks.convnet import ConvNet, ConvNetConfig, convnet_config
 from pellucid.networks.decoder import FAMILIES, Decoder, decoder_config
 from pellucid.networks.dense import Dense, DenseConfig
@@ -181,7 +182,7 @@ def test_peak_of_a_convolutional_network(name, e, recompute):
 
 def in_a_step(tree, training: Training) -> dict[str, int]:
     """The bytes that torch asks for at each moment of a step."""
-    told = memory.forecast(tree, training, process=0, held=0)
+    told = peak.forecast(tree, training, process=0, held=0)
     return {name: size for name, size in told.moments.items() if name != "finish"}
 
 
@@ -196,21 +197,21 @@ def test_resident_size_of_fresh_processes():
 
 def test_parts_are_printed_and_add_up():
     config = decoder_config("qwen3", vocab_size=5000, d_model=128, n_layers=2, n_heads=2, context=128)
-    told = memory.forecast(families.decoder(config), Training(Run(4, 128)))
+    told = peak.forecast(families.decoder(config), Training(Run(4, 128)))
     assert told.total == sum(told.parts.values()) == max(told.moments.values())
     assert f"{told.total / 1e6:,.1f} MB" in str(told)
     for family in FAMILIES:  # each part that there can be has a name in the user's language
         shape = {"vocab_size": 500, "d_model": 128, "n_layers": 2, "n_heads": 2, "context": 128}
         for e, optimiser, batch in ((4, "adamw", 1), (2, "muon", 64)):
             training = Training(Run(batch, 128, e=e), optimiser, data=10**6)
-            assert str(memory.forecast(families.decoder(decoder_config(family, **shape)), training))
+            assert str(peak.forecast(families.decoder(decoder_config(family, **shape)), training))
 
 
 def test_the_peak_can_be_outside_of_steps():
     tree = families.dense(DenseConfig(4, 2, (8,)))
-    told = memory.forecast(tree, Training(Run(8, inputs=4), data=10**6, outside=10**9))
+    told = peak.forecast(tree, Training(Run(8, inputs=4), data=10**6, outside=10**9))
     assert told.moment == "outside"
-    assert told.total > memory.PROCESS + 10**9
+    assert told.total > peak.PROCESS + 10**9
 
 
 def precision(e: int):

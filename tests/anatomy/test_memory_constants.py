@@ -1,6 +1,6 @@
 """Constants that the memory forecast repeats, because it may not import what they belong to."""
 
-from pellucid.anatomy import kept, memory
+from pellucid.anatomy.memory import kept, peak
 from pellucid.cli import ALLOCATOR
 from pellucid.networks import attention
 from pellucid.training import optimisers
@@ -8,5 +8,5 @@ from pellucid.training import optimisers
 
 def test_the_forecast_knows_the_sizes_of_blocks():
     assert kept.QUERIES == attention.QUERIES
-    assert memory.TOGETHER == optimisers.TOGETHER
-    assert int(ALLOCATOR["MALLOC_MMAP_THRESHOLD_"]) == memory.LARGE
+    assert peak.TOGETHER == optimisers.TOGETHER
+    assert int(ALLOCATOR["MALLOC_MMAP_THRESHOLD_"]) == peak.LARGE

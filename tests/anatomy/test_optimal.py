@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid import PellucidError
-from pellucid.anatomy.cost import training_cost
-from pellucid.anatomy.devices import find, table
-from pellucid.anatomy.optimal import BESIROGLU, HOFFMANN, caveat, compute_optimal, what_fits
+from pellucid.anatomy.cost.devices import find, table
+from pellucid.anatomy.cost.optimal import BESIROGLU, HOFFMANN, caveat, compute_optimal, what_fits
+from pellucid.anatomy.cost.training import training_cost
 
 A100 = find("a100-80gb")
 CHINCHILLA = 5.76e23  # FLOPs; trained at 70 billion parameters on 1.4 trillion tokens (Hoffmann et al. 2022, table 4)

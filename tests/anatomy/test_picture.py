@@ -11,10 +11,10 @@ from pages import Page
 from pellucid import language
 from pellucid.anatomy import catalogue, families
 from pellucid.anatomy.counts import KINDS
-from pellucid.anatomy.picture import COLOURS, drawing, page
 from pellucid.anatomy.report import Anatomy
+from pellucid.anatomy.shown.picture import COLOURS, drawing, page
+from pellucid.anatomy.shown.treemap import Rect, grid, size, squarify, treemap
 from pellucid.anatomy.tree import Linear, Norm, Part, Repeat, Sequence, walk
-from pellucid.anatomy.treemap import Rect, grid, size, squarify, treemap
 from pellucid.errors import PellucidError
 
 FRAMES = st.builds(Rect, st.floats(-100, 100), st.floats(-100, 100), st.floats(1, 2000), st.floats(1, 2000))

@@ -121,4 +121,3 @@ def test_bad_questions(ask, word):
     with pytest.raises(PellucidError) as error:
         ask()
     assert word in str(error.value)
-

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from pellucid import PellucidError
 from pellucid.anatomy import catalogue, families
+from pellucid.anatomy.cost.devices import find
 from pellucid.anatomy.counts import parameters
-from pellucid.anatomy.devices import find
 from pellucid.anatomy.families.decoder import DecoderShape, decoder_tree
-from pellucid.anatomy.serving import LIMIT, RUNTIME, cache, largest_batch, largest_context, serve, token_bytes
+from pellucid.anatomy.memory.serving import LIMIT, RUNTIME, cache, largest_batch, largest_context, serve, token_bytes
 
 TOKEN = {  # bytes of the keys and values of a token at 16 bits
     "gpt2": 36_864,

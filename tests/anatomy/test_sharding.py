@@ -12,8 +12,8 @@ from pellucid import PellucidError
 from pellucid.anatomy import catalogue, families
 from pellucid.anatomy.counts import matrices, parameters
 from pellucid.anatomy.families.decoder import DecoderShape, decoder_tree
-from pellucid.anatomy.serving import RUNTIME
-from pellucid.anatomy.sharding import OPTIMISERS, PRECISIONS, SHARDED, fewest_devices, train
+from pellucid.anatomy.memory.serving import RUNTIME
+from pellucid.anatomy.memory.sharding import OPTIMISERS, PRECISIONS, SHARDED, fewest_devices, train
 from pellucid.anatomy.tree import Embedding, Lone, Part, Sequence
 from pellucid.networks.decoder import Decoder, decoder_config
 

@@ -9,12 +9,14 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pellucid.anatomy import catalogue, counts, devices, families, formats, generating, optimal, serving
-from pellucid.anatomy import sharding as sharded
-from pellucid.anatomy.assumptions import positive
-from pellucid.anatomy.cost import Cost, from_device_hours, implied_utilisation, training_cost
+from pellucid.anatomy import catalogue, counts, families
+from pellucid.anatomy.cost import devices, generating, optimal
+from pellucid.anatomy.cost.assumptions import positive
+from pellucid.anatomy.cost.training import Cost, from_device_hours, implied_utilisation, training_cost
 from pellucid.anatomy.explain import QUANTITIES
-from pellucid.anatomy.sizes import whole
+from pellucid.anatomy.memory import formats, serving
+from pellucid.anatomy.memory import sharding as sharded
+from pellucid.anatomy.memory.sizes import whole
 from pellucid.anatomy.tree import Embedding, Linear, walk
 from pellucid.errors import PellucidError
 from pellucid.language import _
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console, ConsoleOptions, RenderResult
 
+    from pellucid.anatomy.memory.sizes import Sizes
     from pellucid.anatomy.report import Anatomy
-    from pellucid.anatomy.sizes import Sizes
     from pellucid.anatomy.tree import Node
 
 
@@ -417,6 +419,6 @@ def _rumoured(network: Anatomy, source: str) -> str:
 
 def tables() -> ModuleType:
     """What shows answers in a terminal: data needs none of it."""
-    from pellucid.anatomy import tables
+    from pellucid.anatomy.shown import tables
 
     return tables

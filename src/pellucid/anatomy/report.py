@@ -124,7 +124,7 @@ class Anatomy:
 
     def save(self, path: str | Path) -> None:
         """A picture of where the parameters are: a treemap, as a page (.html) or a drawing (.svg)."""
-        from pellucid.anatomy.picture import save
+        from pellucid.anatomy.shown.picture import save
 
         save(self, Path(path))
 
@@ -143,7 +143,7 @@ class Anatomy:
         return f"<Anatomy of {self.name}: {counted}; print() shows all>"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from pellucid.anatomy.display import lines
+        from pellucid.anatomy.shown.display import lines
 
         yield from lines(self)
 

@@ -237,7 +237,8 @@ def _question(given: dict[str, Any]) -> str:
 
 def _asked(network: Anatomy, question: str, given: dict[str, Any]) -> Any:
     """The answer to a question about a network."""
-    from pellucid.anatomy import questions, reading, sizes
+    from pellucid.anatomy import questions, reading
+    from pellucid.anatomy.memory import sizes
 
     for name in ("length", "depth"):
         sizes.whole(given.get(name, 1), name)
@@ -303,6 +304,6 @@ def _show(answer: Any, given: dict[str, Any]) -> None:
     if "json" in given:
         print(json_.dumps(answer.json(), ensure_ascii=False, allow_nan=False))
         return
-    from pellucid.anatomy.display import show
+    from pellucid.anatomy.shown.display import show
 
     show(answer, depth=given.get("depth"), length=given.get("length"))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.anatomy import compute, counts, families
-from pellucid.anatomy.memory import PROCESS
+from pellucid.anatomy.memory.peak import PROCESS
 from pellucid.checkpoints.files import read_json
 from pellucid.checkpoints.plain import open_plain, save_plain
 from pellucid.data import boxes as data

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.anatomy import counts, families
-from pellucid.anatomy.memory import PROCESS
+from pellucid.anatomy.memory.peak import PROCESS
 from pellucid.checkpoints.encoder import (
     open_classifier,
     open_encoder,

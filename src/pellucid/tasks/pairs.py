@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.anatomy import compute, counts, families, memory
-from pellucid.anatomy.kept import Run, passes
+from pellucid.anatomy import compute, counts, families
+from pellucid.anatomy.memory import peak
+from pellucid.anatomy.memory.kept import Run, passes
 from pellucid.checkpoints.files import read_json
 from pellucid.checkpoints.translator import open_translator, save_translator
 from pellucid.data import pairs as data
@@ -236,9 +237,7 @@ class PairsTask:
         longer = max(1.0, self._facts["source_length"] / self._facts["length"])
         logits = 4 * tokens * config.vocab_size * 4
         prepared = PREPARED if e == 2 and plan.device == "cpu" else 0
-        return int(
-            memory.PROCESS + prepared + 20 * plan.parameters + ids + (1 + memory.HELD) * (longer * kept + logits)
-        )
+        return int(peak.PROCESS + prepared + 20 * plan.parameters + ids + (1 + peak.HELD) * (longer * kept + logits))
 
     def rows(self, plan: Plan) -> list[tuple[str, str, str]]:
         network, why = plan.network, plan.reasons

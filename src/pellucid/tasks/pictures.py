@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pellucid.anatomy import compute, counts, families, memory
+from pellucid.anatomy import compute, counts, families
+from pellucid.anatomy.memory import peak
 from pellucid.checkpoints import efficientnet
 from pellucid.checkpoints.files import read_file, read_json, write_tensors
 from pellucid.checkpoints.plain import open_plain, save_plain
@@ -231,8 +232,8 @@ class PictureTask:
         scaled = 4 * numbers if numbers <= AT_HAND else 0
         data = scaled + 2 * sum(tensor.nbytes for part in self._parts.values() for tensor in part.values())
         inputs = config.channels * config.height * config.width
-        training = memory.Training.of(plan, inputs, data, scores.LIBRARIES + max(scaled, 12 * AT_ONCE))
-        return memory.forecast(families.convnet(config), training).total
+        training = peak.Training.of(plan, inputs, data, scores.LIBRARIES + max(scaled, 12 * AT_ONCE))
+        return peak.forecast(families.convnet(config), training).total
 
     def rows(self, plan: Plan) -> list[tuple[str, str, str]]:
         config, why = _config(plan), plan.reasons

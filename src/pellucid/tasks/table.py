@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.anatomy import counts, families, memory
+from pellucid.anatomy import counts, families
+from pellucid.anatomy.memory import peak
 from pellucid.checkpoints.files import read_file, read_json, write_tensors
 from pellucid.checkpoints.plain import open_plain, save_plain
 from pellucid.data import splits, tables
@@ -304,8 +305,8 @@ class TableTask:
         scaled = [tensor for part in self._scaled.values() for tensor in part]
         judged = scores.LIBRARIES + 4 * max(self._sizes.values()) * 2 * max(config.widths)
         data = 2 * sum(tensor.nbytes for tensor in (*raw, *scaled))
-        training = memory.Training.of(plan, config.inputs, data, judged)
-        return memory.forecast(families.dense(config), training).total
+        training = peak.Training.of(plan, config.inputs, data, judged)
+        return peak.forecast(families.dense(config), training).total
 
     def rows(self, plan: Plan) -> list[tuple[str, str, str]]:
         config, why = _config(plan), plan.reasons

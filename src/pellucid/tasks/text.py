@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.anatomy import compute, counts, families, memory
+from pellucid.anatomy import compute, counts, families
+from pellucid.anatomy.memory import peak
 from pellucid.checkpoints.decoder import open_decoder, read_decoder_config, save_decoder
 from pellucid.data import text as texts
 from pellucid.data.compress import MOST_TRAINING, Compression, bits_per_byte, compression, unigram_nats
@@ -249,7 +250,7 @@ class TextTask:
         return {**network, "dropout": dropout}
 
     def memory(self, plan: Plan) -> int:
-        return memory.forecast(families.decoder(settings(plan)), memory.Training.of(plan)).total
+        return peak.forecast(families.decoder(settings(plan)), peak.Training.of(plan)).total
 
     def rows(self, plan: Plan) -> list[tuple[str, str, str]]:
         network, why = plan.network, plan.reasons

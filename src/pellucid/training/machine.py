@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pellucid.anatomy.devices import available_memory, product_seconds
+from pellucid.anatomy.cost.devices import available_memory, product_seconds
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.networks.device import device as find_device

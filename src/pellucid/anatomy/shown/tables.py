@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from pellucid.anatomy.assumptions import figure
-from pellucid.anatomy.sizes import Sizes, said, titles
+from pellucid.anatomy.cost.assumptions import figure
+from pellucid.anatomy.memory.sizes import Sizes, said, titles
 from pellucid.language import _
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from pellucid.anatomy.devices import Device
-    from pellucid.anatomy.optimal import Budget
+    from pellucid.anatomy.cost.devices import Device
+    from pellucid.anatomy.cost.optimal import Budget
     from pellucid.anatomy.questions import Hardware, Model, Models, Serving, Training
 
 Lines = Iterator["RenderableType"]

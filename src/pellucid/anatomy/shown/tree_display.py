@@ -10,6 +10,7 @@ from math import prod
 from rich.console import RenderableType
 from rich.text import Text
 
+from pellucid.anatomy.shown.words import cut, table
 from pellucid.anatomy.tree import (
     Activation,
     Attention,
@@ -29,7 +30,6 @@ from pellucid.anatomy.tree import (
     Sequence,
     Shape,
 )
-from pellucid.anatomy.words import cut, table
 from pellucid.language import _
 
 ROWS = 40  # most lines of a tree, where the reader does not say how deep it is unfolded

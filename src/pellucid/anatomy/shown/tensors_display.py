@@ -9,8 +9,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from pellucid.anatomy.counts import KINDS
+from pellucid.anatomy.shown.words import add, cut, heading, kinds, share, short, table
 from pellucid.anatomy.tree import Buffer, walk
-from pellucid.anatomy.words import add, cut, heading, kinds, share, short, table
 from pellucid.errors import PellucidError
 from pellucid.language import _
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pellucid.anatomy import catalogue, families
 from pellucid.anatomy.families.toys import SHAPE
-from pellucid.anatomy.files import exists, of_config, of_path
+from pellucid.anatomy.reading.files import exists, of_config, of_path
 from pellucid.anatomy.report import Anatomy
 from pellucid.errors import PellucidError
 from pellucid.language import _
@@ -100,7 +100,7 @@ def read_family(
     Raises:
         PellucidError: when there is no such family, a size is missing, or they contradict each other.
     """
-    from pellucid.anatomy.by_hand import config_by_hand
+    from pellucid.anatomy.reading.by_hand import config_by_hand
 
     given = {
         "n_layers": layers,
@@ -157,7 +157,7 @@ def _of_network(network: Any) -> Node | None:
 def _of_module(module: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
     from torch import nn
 
-    from pellucid.anatomy import live
+    from pellucid.anatomy.reading import live
 
     if not isinstance(module, nn.Module):
         raise _no_network(module)
@@ -186,7 +186,7 @@ def _no_network(what: Any) -> PellucidError:
 
 def _of_attribute(module: str, name: str) -> Anatomy:
     """A network that the user's own code makes."""
-    from pellucid.anatomy.imported import called
+    from pellucid.anatomy.reading.imported import called
 
     made, *inputs = called(module, name)
     if isinstance(made, str | Path):

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pellucid.anatomy.compare import Change, Comparison, Row
 from pellucid.anatomy.explain import Formula, Group, Term
-from pellucid.anatomy.words import add, heading, kinds, share, short, table
+from pellucid.anatomy.shown.words import add, heading, kinds, share, short, table
 from pellucid.language import _
 
 SPELLED = 24  # most terms of a sum that is written out before its table

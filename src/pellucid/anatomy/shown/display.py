@@ -11,17 +11,18 @@ from rich.console import Group as Lines
 from rich.table import Table
 from rich.text import Text
 
-from pellucid.anatomy import counts, formats, serving, sharding
+from pellucid.anatomy import counts
 from pellucid.anatomy.compare import Comparison
 from pellucid.anatomy.explain import Formula
 from pellucid.anatomy.findings import linear_stacks, unused
-from pellucid.anatomy.formula_display import comparison, formula
-from pellucid.anatomy.sizes import said as as_bytes
-from pellucid.anatomy.tensors import is_bare
-from pellucid.anatomy.tensors_display import tensor_lines
+from pellucid.anatomy.memory import formats, serving, sharding
+from pellucid.anatomy.memory.sizes import said as as_bytes
+from pellucid.anatomy.reading.tensors import is_bare
+from pellucid.anatomy.shown.formula_display import comparison, formula
+from pellucid.anatomy.shown.tensors_display import tensor_lines
+from pellucid.anatomy.shown.tree_display import branches, figure
+from pellucid.anatomy.shown.words import add, cut, heading, kinds, share, short, table
 from pellucid.anatomy.tree import Convolution, Linear, walk
-from pellucid.anatomy.tree_display import branches, figure
-from pellucid.anatomy.words import add, cut, heading, kinds, share, short, table
 from pellucid.language import _
 
 if TYPE_CHECKING:

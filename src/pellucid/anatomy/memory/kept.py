@@ -71,8 +71,8 @@ def passes(tree: Node, run: Run) -> list[Pass]:
             shared = keeps
         elif _keeps_input(leaf) and (_keeps_output(before) or (first and run.e == 4)):  # or the task does
             shared = run.e * n * reads
-        has_matrix = isinstance(leaf, Linear | Convolution) and run.e == 2
-        cast = 2 * leaf.weights if has_matrix and not (first and isinstance(leaf, Linear)) else 0
+        is_cast = run.e == 2 and not (first and isinstance(leaf, Linear))
+        cast = 2 * leaf.weights if is_cast and isinstance(leaf, Linear | Convolution) else 0
         entering, read = (0, 0) if first else ((run.e if run.inputs else 4) * n * size, run.e * n * reads)
         size, before = prod(leaf.output) if leaf.output else size, leaf
         found.append(Pass(visit, keeps - shared, shared, cast, entering, read, run.e * n * size))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor, nn
 
 from pellucid.anatomy import tree
-from pellucid.anatomy.records import Claim, Record
+from pellucid.anatomy.reading.records import Claim, Record
 
 if TYPE_CHECKING:
-    from pellucid.anatomy.live.watch import Watch
+    from pellucid.anatomy.reading.live.watch import Watch
 
 
 @dataclass

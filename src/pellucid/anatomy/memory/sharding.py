@@ -11,12 +11,12 @@ from collections import Counter
 from math import ceil
 from typing import Any, NamedTuple
 
-from pellucid.anatomy.activations import kept, logits
 from pellucid.anatomy.counts import matrices, parameters
-from pellucid.anatomy.formats import known
-from pellucid.anatomy.layers import indices, stack
-from pellucid.anatomy.serving import RUNTIME
-from pellucid.anatomy.sizes import Size, Sizes, whole
+from pellucid.anatomy.memory.activations import kept, logits
+from pellucid.anatomy.memory.formats import known
+from pellucid.anatomy.memory.layers import indices, stack
+from pellucid.anatomy.memory.serving import RUNTIME
+from pellucid.anatomy.memory.sizes import Size, Sizes, whole
 from pellucid.anatomy.tree import Convolution, Linear, Node, Visit, walk
 from pellucid.language import _
 

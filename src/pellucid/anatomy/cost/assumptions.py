@@ -2,7 +2,7 @@
 
 import math
 
-from pellucid.anatomy.devices import Device
+from pellucid.anatomy.cost.devices import Device
 from pellucid.errors import PellucidError
 from pellucid.language import _
 

@@ -15,7 +15,7 @@ from typing import Any
 from pellucid.errors import PellucidError
 from pellucid.language import _
 
-TABLES = Path(__file__).parent / "catalogue"
+TABLES = Path(__file__).parent
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from math import prod
 
 from pellucid.anatomy.compute import pairs
 from pellucid.anatomy.counts import positions
-from pellucid.anatomy.layers import runs, stack
-from pellucid.anatomy.sizes import Size
+from pellucid.anatomy.memory.layers import runs, stack
+from pellucid.anatomy.memory.sizes import Size
 from pellucid.anatomy.tree import (
     Activation,
     Attention,

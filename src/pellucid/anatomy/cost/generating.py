@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from pellucid.anatomy.assumptions import figure, positive, priced
-from pellucid.anatomy.devices import Device
+from pellucid.anatomy.cost.assumptions import figure, positive, priced
+from pellucid.anatomy.cost.devices import Device
 from pellucid.errors import PellucidError
 from pellucid.language import _
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from pellucid.anatomy.layers import indices, stack
+from pellucid.anatomy.memory.layers import indices, stack
 from pellucid.anatomy.tree import Attention, Embedding, Linear, Node, Norm, Visit, walk
 from pellucid.errors import PellucidError
 from pellucid.language import _

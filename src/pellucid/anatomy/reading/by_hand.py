@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from pellucid.anatomy.families.defaults import DEFAULTS
-from pellucid.anatomy.sizes import whole
+from pellucid.anatomy.memory.sizes import whole
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.networks.decoder_config import FAMILIES, decoder_config

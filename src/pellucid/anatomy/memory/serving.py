@@ -10,10 +10,10 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from pellucid.anatomy import formats
 from pellucid.anatomy.counts import positions
-from pellucid.anatomy.layers import runs, stack
-from pellucid.anatomy.sizes import Size, Sizes, whole
+from pellucid.anatomy.memory import formats
+from pellucid.anatomy.memory.layers import runs, stack
+from pellucid.anatomy.memory.sizes import Size, Sizes, whole
 from pellucid.anatomy.tree import Attention, Convolution, Linear, Node, Norm, Scan, Visit, walk
 from pellucid.language import _
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.cells import cell_len
 
-from pellucid.anatomy.display import published
 from pellucid.anatomy.explain import Term
+from pellucid.anatomy.shown.display import published
+from pellucid.anatomy.shown.treemap import Area, Outline, Rect, Treemap, size, treemap
+from pellucid.anatomy.shown.words import cut, kinds, share, short
 from pellucid.anatomy.tree import Linear, Node, Repeat, Sequence, walk
-from pellucid.anatomy.treemap import Area, Outline, Rect, Treemap, size, treemap
-from pellucid.anatomy.words import cut, kinds, share, short
 from pellucid.errors import PellucidError
 from pellucid.language import _
 

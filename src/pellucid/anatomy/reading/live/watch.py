@@ -16,9 +16,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pellucid.anatomy import tree
-from pellucid.anatomy.live.layers import PRODUCTS, Call, Known, join, rule
-from pellucid.anatomy.live.modules import layers
-from pellucid.anatomy.records import Claim, Record
+from pellucid.anatomy.reading.live.layers import PRODUCTS, Call, Known, join, rule
+from pellucid.anatomy.reading.live.modules import layers
+from pellucid.anatomy.reading.records import Claim, Record
 
 SAME = {  # the same numbers, under a shape with the same last dimension if it has one
     "view", "_unsafe_view", "clone", "_to_copy", "detach", "alias", "unsqueeze", "squeeze", "lift_fresh",

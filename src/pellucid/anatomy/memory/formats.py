@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from math import ceil
 from typing import NamedTuple
 
-from pellucid.anatomy import gguf
 from pellucid.anatomy.counts import parameters
-from pellucid.anatomy.sizes import Size, Sizes
+from pellucid.anatomy.memory import gguf
+from pellucid.anatomy.memory.sizes import Size, Sizes
 from pellucid.anatomy.tree import Linear, Node, walk
 from pellucid.errors import PellucidError
 from pellucid.language import _

@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from pellucid.anatomy import counts
-from pellucid.anatomy.kept import Pass, Run, blocks, passes
+from pellucid.anatomy.memory.kept import Pass, Run, blocks, passes
 from pellucid.anatomy.tree import Convolution, Embedding, Linear, Node, walk
 from pellucid.language import _
 

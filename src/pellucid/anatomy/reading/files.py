@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pellucid.anatomy import families, tensors
-from pellucid.anatomy.gguf_config import config_of
+from pellucid.anatomy import families
+from pellucid.anatomy.memory.sizes import said
+from pellucid.anatomy.reading import tensors
+from pellucid.anatomy.reading.gguf_config import config_of
 from pellucid.anatomy.report import Anatomy
-from pellucid.anatomy.sizes import said
 from pellucid.anatomy.what_if import context
 from pellucid.checkpoints.headers import INDEX, TENSORS, Held, Stored, by_format, index_header, safetensors_header
 from pellucid.checkpoints.json_file import read_json

@@ -23,12 +23,13 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._pytree import tree_map
 
-from pellucid.anatomy import records, tree
+from pellucid.anatomy import tree
 from pellucid.anatomy.findings import Stack
-from pellucid.anatomy.live.layers import join
-from pellucid.anatomy.live.modules import alone, layers, remembers
-from pellucid.anatomy.live.watch import Seen, watched
-from pellucid.anatomy.records import Claim, Record
+from pellucid.anatomy.reading import records
+from pellucid.anatomy.reading.live.layers import join
+from pellucid.anatomy.reading.live.modules import alone, layers, remembers
+from pellucid.anatomy.reading.live.watch import Seen, watched
+from pellucid.anatomy.reading.records import Claim, Record
 from pellucid.errors import PellucidError
 from pellucid.language import _
 

@@ -1,0 +1,1 @@
+"""Time, money and energy, and the devices that they depend on."""
