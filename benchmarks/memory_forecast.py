@@ -114,7 +114,7 @@ def main() -> None:
     errors = []
     for drawn in draws(options.seed, options.plans):
         told = drawn.forecast(options.device)
-        measured = peak(drawn, options.steps, options.device, allocator=not options.plain)
+        measured = resident(drawn, options.steps, options.device, allocator=not options.plain)
         errors.append(told.total / measured - 1)
         figures = f"{told.total / 1e6:>9,.0f}{measured / 1e6:>9,.0f}{errors[-1]:>+8.1%}"
         print(f"{drawn!s:<64}{figures}  {told.moment}", flush=True)
@@ -181,7 +181,7 @@ def decoder(random_: random.Random, precision: str, recompute: bool) -> Iterator
         yield Draw(family, shape, batch, shape["context"], precision, optimiser, random_.choice((1, 1, 2)), recompute)
 
 
-def peak(drawn: Draw, steps: int, device: str, allocator: bool) -> int:
+def resident(drawn: Draw, steps: int, device: str, allocator: bool) -> int:
     """Bytes of memory at most, of a process that trains as drawn."""
     command = [sys.executable, __file__, "--child", json.dumps(vars(drawn)), "--steps", str(steps), "--device", device]
     ran = subprocess.run(command, env=measure.environment(allocator), check=True, stdout=subprocess.PIPE, text=True)

@@ -7,7 +7,7 @@ import sys
 
 # glibc keeps freed memory instead of handing it back to the system: see docs/performance.md for what it gains
 ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": "67108864",  # blocks this large cost more to compute than to zero; kept, they leave holes
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "68719476736",
     "MALLOC_TOP_PAD_": "268435456",
     # without caches of small blocks: in them lie the slivers beside large ones, which then never grow together again

@@ -28,9 +28,8 @@ CONVOLUTIONS = (
     20_000_000  # times e: what their kernels take on a CPU, for code and copies: in fp32 70 to 85 MB measured
 )
 TOKENIZERS = 16_000_000  # of these, what is not there where no text is read
-HELD = 0.4  # share of what comes and goes that the C library holds but cannot use again: 0 to 0.6 were measured,
+HELD = 0.32  # share of what comes and goes that the C library holds but cannot use again: 0 to 0.6 were measured,
 HELD_MORE = 1.15  # and so much more of it where blocks are made anew between those that are kept
-LARGE = 2**26  # bytes of a block that the C library gives back at once: as `cli.ALLOCATOR` has it
 TOGETHER = 2**22  # as in `training/optimisers.py`, a room above
 
 
@@ -128,18 +127,12 @@ def forecast(tree: Node, training: Training, process: int = PROCESS, held: float
         "update": {**gradients, "update": updating(tree, training, total)},
         "finish": {"best model": finish if run.device == "cpu" else 0},
     }
-    held *= holes(through) * (HELD_MORE if training.recompute else 1)
+    held *= HELD_MORE if training.recompute else 1
     for parts in moments.values():
         parts["holes between blocks"] = round(held * sum(parts.values()))
     totals = {name: sum(always.values()) + sum(parts.values()) for name, parts in moments.items()}
     moment = max(totals, key=totals.__getitem__)
     return Memory(always | moments[moment], moment, totals)
-
-
-def holes(through: list[tuple[bool, list[Pass]]]) -> float:
-    """The share of activations that lie in blocks of less than `LARGE`: only these leave holes."""
-    kept = [one.kept for _inside, block in through for one in block]
-    return sum(size for size in kept if size < LARGE) / max(1, sum(kept))
 
 
 def state(training: Training, total: int, inside: int) -> int:
