@@ -25,11 +25,12 @@ PROCESS = (
     356_000_000  # Python, torch and its kernels, tokenizers, after steps of a network of next to no size: measured
 )
 CONVOLUTIONS = (
-    20_000_000  # times e: what their kernels take on a CPU, for code and copies: in fp32 70 to 85 MB measured
+    80_000_000  # what their kernels take on a CPU, for code and for copies in their own order: 70 to 85 measured
 )
 TOKENIZERS = 16_000_000  # of these, what is not there where no text is read
-HELD = 0.32  # share of what comes and goes that the C library holds but cannot use again: 0 to 0.6 were measured,
-HELD_MORE = 1.15  # and so much more of it where blocks are made anew between those that are kept
+HELD = 0.32  # share of what comes and goes that the C library holds but cannot use again: fitted, as the next two are
+HELD_UNEQUAL = 0.42  # the same where layers differ in size, as in networks that read no text: blocks fit less often
+HELD_MORE = 1.15  # times that where blocks are made anew between those that are kept
 TOGETHER = 2**22  # as in `training/optimisers.py`, a room above
 
 
@@ -91,7 +92,7 @@ def _names() -> dict[str, str]:
     }
 
 
-def forecast(tree: Node, training: Training, process: int = PROCESS, held: float = HELD) -> Memory:
+def forecast(tree: Node, training: Training, process: int = PROCESS, held: float | None = None) -> Memory:
     """Forecast the peak resident size of a training.
 
     Always there: the process, the data, 4N of weights, and the optimiser's state (see `state`). Beside them:
@@ -107,6 +108,7 @@ def forecast(tree: Node, training: Training, process: int = PROCESS, held: float
         training: What goes through it, and how it is trained.
         process: Bytes that the process takes without any network; 0 on a GPU.
         held: Share of what comes and goes that is lost to holes between blocks; 0 gives the bytes that torch asks for.
+            What was fitted to measurements when left out.
     """
     run, total, inside = training.run, counts.parameters(tree).total, counts.matrices(tree)
     through = list(blocks(passes(tree, run)))
@@ -114,7 +116,7 @@ def forecast(tree: Node, training: Training, process: int = PROCESS, held: float
     always = {
         "process": process - (TOKENIZERS if process and run.inputs else 0),
         "data": training.data + inputs,
-        "kernels": CONVOLUTIONS * run.e if process and any(isinstance(v.leaf, Convolution) for v in walk(tree)) else 0,
+        "kernels": CONVOLUTIONS if process and any(isinstance(v.leaf, Convolution) for v in walk(tree)) else 0,
         "weights": 4 * total,
         "optimiser state": state(training, total, inside),
     }
@@ -127,7 +129,8 @@ def forecast(tree: Node, training: Training, process: int = PROCESS, held: float
         "update": {**gradients, "update": updating(tree, training, total)},
         "finish": {"best model": finish if run.device == "cpu" else 0},
     }
-    held *= HELD_MORE if training.recompute else 1
+    if held is None:
+        held = (HELD_UNEQUAL if run.inputs else HELD) * (HELD_MORE if training.recompute else 1)
     for parts in moments.values():
         parts["holes between blocks"] = round(held * sum(parts.values()))
     totals = {name: sum(always.values()) + sum(parts.values()) for name, parts in moments.items()}
