@@ -1,0 +1,103 @@
+"""What there is: published models, devices, and what a budget buys of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pellucid.anatomy import catalogue, counts, families
+from pellucid.anatomy.cost import devices, optimal
+from pellucid.anatomy.questions.common import find_device, tables
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+
+class Model(NamedTuple):
+    """A published model: counted from its configuration, beside what was published."""
+
+    entry: catalogue.Entry
+    total: int | None  # None where no configuration was published
+    active: int | None
+
+    @property
+    def difference(self) -> float | None:
+        """Of the count from the published number, as a share of it: 124,439,808 from "124M" is 0.35 %."""
+        published = self.entry.published_total or _number(self.entry.published or "")
+        return self.total / published - 1 if self.total is not None and published else None
+
+
+@dataclass(frozen=True)
+class Models:
+    """Rows of the catalogue."""
+
+    rows: tuple[Model, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        return tables().models(self)
+
+    def json(self) -> list[dict[str, Any]]:
+        return [asdict(row.entry) | {"total": row.total, "active": row.active} for row in self.rows]
+
+
+def models(words: str = "") -> Models:
+    """The published models in which all of `words` occur, each counted.
+
+    Raises:
+        PellucidError: when there is none.
+    """
+    entries = catalogue.search(words)
+    if not entries:
+        catalogue.find(words)  # says what is near
+    return Models(tuple(_counted(entry) for entry in entries))
+
+
+def _counted(entry: catalogue.Entry) -> Model:
+    if entry.config is None:
+        return Model(entry, None, None)
+    parameters = counts.parameters(families.describe(entry.config, entry.name))
+    return Model(entry, parameters.total, parameters.active)
+
+
+def _number(words: str) -> float | None:
+    """The first number in words, with its letter: 1.5e9 of "1.5B"."""
+    found = re.match(r"\D*([\d.,]*\d)\s*([KMBT]?)(?=$|[\s,;+)])", words)
+    return (
+        float(found[1].replace(",", "")) * {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "": 1}[found[2]] if found else None
+    )
+
+
+@dataclass(frozen=True)
+class Hardware:
+    rows: tuple[devices.Device, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        return tables().hardware(self)
+
+    def json(self) -> list[dict[str, Any]]:
+        return [asdict(row) for row in self.rows]
+
+
+def hardware() -> Hardware:
+    """The devices that can be named."""
+    return Hardware(tuple(devices.table().values()))
+
+
+class Bought(NamedTuple):
+    """What a budget buys."""
+
+    budget: optimal.Budget
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        return tables().budget(self.budget)
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self.budget)
+
+
+def budget(
+    budget: float, device: str | None = None, utilisation: float | None = None, price: float | None = None
+) -> Bought:
+    """What so many dollars buy on a device; see `optimal.what_fits`."""
+    return Bought(optimal.what_fits(find_device(device), money=budget, utilisation=utilisation, price=price))
