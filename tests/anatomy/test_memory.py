@@ -170,14 +170,13 @@ def test_peak_of_a_dense_network(config, optimiser, e):
 
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("e", [2, 4])
-@pytest.mark.parametrize("name", list(CONVNETS)[:3])
+@pytest.mark.parametrize("name", ["lenet5", "residual"])
 def test_peak_of_a_convolutional_network(name, e, recompute):
     config = convnet(name)
     training = Training(Run(256, inputs=prod(CONVNETS[name]), e=e), "adam", recompute=recompute)
     told = in_a_step(families.convnet(config), training)
     measured = peak_of_steps(lambda: ConvNet(config).to(memory_format=torch.channels_last), training)
-    # what dropout and pooling make on the way is not foretold, and shows in a network as small as the last one
-    assert max(told.values()) == pytest.approx(measured, rel=0.12 if ";" in name else 0.05)
+    assert max(told.values()) == pytest.approx(measured, rel=0.05)
 
 
 def in_a_step(tree, training: Training) -> dict[str, int]:
