@@ -120,6 +120,19 @@ T5 = {
     "dropout_rate": 0.1,
     "tie_word_embeddings": True,
 }
+BART = {
+    "vocab_size": 50265,
+    "max_position_embeddings": 1024,
+    "d_model": 1024,
+    "encoder_layers": 12,
+    "encoder_attention_heads": 16,
+    "encoder_ffn_dim": 4096,
+    "decoder_layers": 12,
+    "decoder_attention_heads": 16,
+    "decoder_ffn_dim": 4096,
+    "activation_function": "gelu",
+    "dropout": 0.1,
+}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "albert": BERT
     | {
@@ -133,19 +146,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_act": "gelu_new",
         "hidden_dropout_prob": 0.0,
     },
-    "bart": {
-        "vocab_size": 50265,
-        "max_position_embeddings": 1024,
-        "d_model": 1024,
-        "encoder_layers": 12,
-        "encoder_attention_heads": 16,
-        "encoder_ffn_dim": 4096,
-        "decoder_layers": 12,
-        "decoder_attention_heads": 16,
-        "decoder_ffn_dim": 4096,
-        "activation_function": "gelu",
-        "dropout": 0.1,
-    },
+    "bart": BART,
     "alexnet": BUILT | {"groups": [1, 1, 1, 1, 1]},
     "bert": BERT,
     "bloom": {
@@ -368,21 +369,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_act": "silu",
         "tie_word_embeddings": True,
     },
-    "marian": {
-        "vocab_size": 58101,
-        "max_position_embeddings": 1024,
-        "d_model": 1024,
-        "encoder_layers": 12,
-        "encoder_attention_heads": 16,
-        "encoder_ffn_dim": 4096,
-        "decoder_layers": 12,
-        "decoder_attention_heads": 16,
-        "decoder_ffn_dim": 4096,
-        "activation_function": "gelu",
-        "dropout": 0.1,
-        "share_encoder_decoder_embeddings": True,
-        "tie_word_embeddings": True,
-    },
+    "marian": BART | {"vocab_size": 58101, "share_encoder_decoder_embeddings": True, "tie_word_embeddings": True},
     "minicpm": LLAMA,
     "ministral": MISTRAL | {"sliding_window": 4096},
     "mistral": MISTRAL | {"sliding_window": 4096},
