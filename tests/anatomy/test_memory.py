@@ -241,11 +241,15 @@ def peak_of_steps(make, training: Training) -> int:
         event = events.pop()
         events += event.children
         if event.tag.name == "Allocation":
-            sizes.append((event.start_time_ns, event.extra_fields.alloc_size))
-    live = peak = 0
-    for _, size in sorted(sizes):
-        live += size
-        peak = max(peak, live)
+            fields = event.extra_fields
+            sizes.append((event.start_time_ns, fields.alloc_size, fields.ptr))
+    live, peak = {}, 0
+    for _, size, address in sorted(sizes):
+        if size > 0:
+            live[address] = size
+            peak = max(peak, sum(live.values()))
+        else:  # what was made before the profile, such as another test's garbage, was never counted
+            live.pop(address, None)
     return peak
 
 
