@@ -515,11 +515,23 @@ def test_the_one_layer_that_a_stack_is_equal_to(bias):
     assert stack.equal_parameters == 784 * 10 + 10 * bias
     assert stack.parameters == sum(p.numel() for p in module.parameters())
     assert not stack.is_low_rank
-    weight, offset = live.collapse(module, stack)
+    weight, offset = one_layer([module.get_submodule(path) for path in stack.paths])
     x = r(32, 784)
     one = F.linear(x.double(), weight, offset)
     assert torch.allclose(module(x).double(), one, rtol=1e-5, atol=1e-6)
     assert "784 x 10: " in str(stack)
+
+
+def one_layer(layers):
+    """W2 (W1 x + b1) + b2 = (W2 W1) x + (W2 b1 + b2)."""
+    weight = torch.eye(layers[0].in_features, dtype=torch.float64)
+    offset = torch.zeros(layers[0].in_features, dtype=torch.float64)
+    for layer in layers:
+        own = layer.weight.detach().double()
+        weight, offset = own @ weight, own @ offset
+        if layer.bias is not None:
+            offset = offset + layer.bias.detach().double()
+    return weight, offset
 
 
 def test_a_narrow_layer_between_bounds_the_rank():

@@ -24,7 +24,6 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._pytree import tree_map
 
 from pellucid.anatomy import tree
-from pellucid.anatomy.findings import Stack
 from pellucid.anatomy.reading import records
 from pellucid.anatomy.reading.live.layers import join
 from pellucid.anatomy.reading.live.modules import alone, layers, remembers
@@ -62,26 +61,6 @@ def read(module: nn.Module, *example_inputs: Any, **kwargs: Any) -> tree.Node:
     sizes = {name: parameter.numel() for name, parameter in owned.items()}
     fixed = {name for name, parameter in owned.items() if not parameter.requires_grad}
     return records.tree([*(seen.records if seen else ()), *left], sizes, fixed)
-
-
-def collapse(module: nn.Module, stack: Stack) -> tuple[Tensor, Tensor | None]:
-    """The one layer that a stack of `nn.Linear` is equal to: weight (outputs, inputs) = W2 W1, bias = W2 b1 + b2.
-
-    Raises:
-        PellucidError: when a layer of the stack is no `nn.Linear`.
-    """
-    weight = bias = None
-    for path in stack.paths:
-        layer = dict(module.named_modules()).get(path)
-        if not isinstance(layer, nn.Linear):
-            raise PellucidError(_("{path} is no nn.Linear.").format(path=path), type(layer).__name__)
-        own = layer.weight.detach().double()
-        weight = own if weight is None else own @ weight
-        bias = None if bias is None else own @ bias
-        if layer.bias is not None:
-            bias = layer.bias.detach().double() + (0 if bias is None else bias)
-    assert weight is not None
-    return weight, bias
 
 
 def _check(module: nn.Module) -> None:
