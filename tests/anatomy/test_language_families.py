@@ -119,7 +119,7 @@ KEPT = {  # bytes of keys and values a token at 16 bits
     "falcon-7b": 8_192,
     "deepseek-v3": 70_272,
 }
-MODULES = ("gpt:", "llama:", "mamba:", "masked:", "sequences:", "pictures_and_text:")
+MODULES = ("gpt:", "llama:", "mixtures:", "mamba:", "masked:", "sequences:", "pictures_and_text:")
 NOT_IN_TRANSFORMERS = ("transformer", "nanogpt", "mingpt", "minicpm", "palm")
 CLASSES = {  # where it is not the language model's
     **dict.fromkeys(

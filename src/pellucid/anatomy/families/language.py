@@ -1,5 +1,6 @@
 """What all readers of language models share, and Pellucid's own kind of decoder."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pellucid.anatomy.families.decoder import DecoderShape, decoder_tree
@@ -22,6 +23,53 @@ def language_model(fields: Fields, **settings: Any) -> Sequence:
     if named.endswith("Model") and "DoubleHeads" not in named:
         return Sequence(body)
     return fields.refuse("architectures", _("Name …ForCausalLM, …ForSequenceClassification or the bare …Model."))
+
+
+def llama_like(fields: Fields, **settings: Any) -> Sequence:
+    """Llama's fields; the settings, `DecoderShape`'s, say what is done otherwise."""
+    n_heads = fields.size("num_attention_heads")
+    if "num_key_value_heads" in fields:
+        fields.share("num_attention_heads", "num_key_value_heads")
+    shape: dict[str, Any] = {
+        "vocab_size": fields.size("vocab_size"),
+        "d_model": fields.size("hidden_size"),
+        "n_layers": fields.layers("num_hidden_layers"),
+        "n_heads": n_heads,
+        "n_kv_heads": fields.size("num_key_value_heads", n_heads),
+        "d_ff": fields.size("intermediate_size"),
+        "context": fields.size("max_position_embeddings"),
+        "tied": fields.flag("tie_word_embeddings"),
+    }
+    if "head_dim" not in settings:
+        shape["head_dim"] = (
+            fields.size("head_dim") if "head_dim" in fields else fields.share("hidden_size", "num_attention_heads")
+        )
+    if "activation" not in settings:
+        shape["activation"] = fields.activation("hidden_act")
+    return language_model(fields, **shape | settings)
+
+
+def biases(fields: Fields) -> dict[str, bool]:
+    """All of attention's layers have one, or none has."""
+    bias = fields.flag("attention_bias")
+    return {"qkv_bias": bias, "output_bias": bias}
+
+
+def windows(fields: Fields, slides: Callable[[int], bool]) -> tuple[int | None, ...] | None:
+    """Each layer's window: of those that `layer_types` names, or else `slides`; None where there is none at all."""
+    if "sliding_window" not in fields:
+        return None
+    window, n_layers = fields.size("sliding_window"), fields.layers("num_hidden_layers")
+    kinds = fields.content.get("layer_types")
+    if kinds is None:
+        kinds = ["sliding_attention" if slides(n) else "full_attention" for n in range(n_layers)]
+    known = ("sliding_attention", "full_attention")
+    if not isinstance(kinds, list) or len(kinds) != n_layers or any(kind not in known for kind in kinds):
+        fields.refuse(
+            "layer_types", _("Give {names} for each of {n} layers.").format(names=" / ".join(known), n=n_layers)
+        )
+    found = tuple(window if kind == "sliding_attention" else None for kind in kinds)
+    return found if any(found) else None
 
 
 def pellucid(fields: Fields) -> Sequence:

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pellucid.anatomy.families.blocks import BlockShape, block, norm_of
 from pellucid.anatomy.families.defaults import DEFAULTS
 from pellucid.anatomy.families.fields import Fields
-from pellucid.anatomy.families.llama import gemma3_text, llama4_text
+from pellucid.anatomy.families.llama import gemma3_text
+from pellucid.anatomy.families.mixtures import llama4_text
 from pellucid.anatomy.tree import Activation, Convolution, Embedding, Linear, Lone, Norm, Part, Pool, Repeat, Sequence
 from pellucid.language import _
 

@@ -1,0 +1,98 @@
+"""Networks that read text and fill gaps in it, or write another."""
+
+from typing import Any
+
+BERT = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+}
+T5 = {
+    "vocab_size": 32128,
+    "d_model": 512,
+    "d_kv": 64,
+    "d_ff": 2048,
+    "num_layers": 6,
+    "num_heads": 8,
+    "relative_attention_num_buckets": 32,
+    "feed_forward_proj": "relu",
+    "dropout_rate": 0.1,
+    "tie_word_embeddings": True,
+}
+BART = {
+    "vocab_size": 50265,
+    "max_position_embeddings": 1024,
+    "d_model": 1024,
+    "encoder_layers": 12,
+    "encoder_attention_heads": 16,
+    "encoder_ffn_dim": 4096,
+    "decoder_layers": 12,
+    "decoder_attention_heads": 16,
+    "decoder_ffn_dim": 4096,
+    "activation_function": "gelu",
+    "dropout": 0.1,
+}
+
+ENCODERS: dict[str, dict[str, Any]] = {
+    "albert": BERT
+    | {
+        "vocab_size": 30000,
+        "embedding_size": 128,
+        "hidden_size": 4096,
+        "num_hidden_groups": 1,
+        "inner_group_num": 1,
+        "num_attention_heads": 64,
+        "intermediate_size": 16384,
+        "hidden_act": "gelu_new",
+        "hidden_dropout_prob": 0.0,
+    },
+    "bart": BART,
+    "bert": BERT,
+    "distilbert": {
+        "vocab_size": 30522,
+        "max_position_embeddings": 512,
+        "dim": 768,
+        "hidden_dim": 3072,
+        "n_layers": 6,
+        "n_heads": 12,
+        "activation": "gelu",
+        "dropout": 0.1,
+    },
+    "electra": BERT | {"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+    "marian": BART | {"vocab_size": 58101, "share_encoder_decoder_embeddings": True, "tie_word_embeddings": True},
+    "mpnet": {name: value for name, value in BERT.items() if name != "type_vocab_size"}
+    | {"vocab_size": 30527, "relative_attention_num_buckets": 32},
+    "mt5": T5
+    | {
+        "vocab_size": 250112,
+        "d_ff": 1024,
+        "num_layers": 8,
+        "num_heads": 6,
+        "feed_forward_proj": "gated-gelu",
+    },
+    "roberta": BERT | {"vocab_size": 50265},
+    "t5": T5,
+    "whisper": {
+        "vocab_size": 51865,
+        "num_mel_bins": 80,
+        "d_model": 384,
+        "encoder_layers": 4,
+        "encoder_attention_heads": 6,
+        "encoder_ffn_dim": 1536,
+        "decoder_layers": 4,
+        "decoder_attention_heads": 6,
+        "decoder_ffn_dim": 1536,
+        "max_source_positions": 1500,
+        "max_target_positions": 448,
+        "activation_function": "gelu",
+        "dropout": 0.0,
+        "tie_word_embeddings": True,
+    },
+    "xlm-roberta": BERT,
+}
