@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.checkpoints.fields import ACTIVATIONS, Fields, foreign_activation
+from pellucid.checkpoints.fields import ACTIVATIONS, Supported, foreign_activation
 from pellucid.checkpoints.files import TENSORS, read_json, read_tensors, write_json, write_tensors
 from pellucid.checkpoints.foreign import Sources, gather, scatter
 from pellucid.errors import PellucidError
@@ -116,18 +116,18 @@ def decoder_config_from(content: dict[str, Any], where: str = "config.json") -> 
     Raises:
         PellucidError: when it asks for what this decoder does not do.
     """
-    fields_ = Fields(content, where, tuple(MODEL_TYPES.values()))
+    given = Supported(content, where, tuple(MODEL_TYPES.values()))
     if content.get("model_type") == "pellucid":
-        return _from_own(fields_)
+        return _from_own(given)
     if content.get("model_type") not in MODEL_TYPES.values():
-        fields_.refuse("model_type")
+        given.refuse("model_type")
     family = next(name for name, kind in MODEL_TYPES.items() if kind == content["model_type"])
     architecture = (content.get("architectures") or [ARCHITECTURES[family]])[0]
     if not re.fullmatch(r"\w+(LMHeadModel|ForCausalLM|Model)", architecture) or "DoubleHeads" in architecture:
-        fields_.refuse("architectures")
+        given.refuse("architectures")
     for name in ("quantization_config", "is_encoder_decoder", "add_cross_attention", "adapters"):
-        fields_.only(name, None, False)
-    config = _from_gpt(family, fields_) if family in ("gpt1", "gpt2") else _from_llama(family, fields_)
+        given.only(name, None, False)
+    config = _from_gpt(family, given) if family in ("gpt1", "gpt2") else _from_llama(family, given)
     dropout = (content.get("pellucid") or {}).get("dropout", config.dropout)
     try:
         Decoder(config := replace(config, dropout=dropout), seed=None)
@@ -174,7 +174,7 @@ def foreign_config(
 GPT1_ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu"}  # its "gelu" is tanh's
 
 
-def _from_gpt(family: str, given: Fields) -> DecoderConfig:
+def _from_gpt(family: str, given: Supported) -> DecoderConfig:
     given.only("scale_attn_weights", True)
     given.only("scale_attn_by_inverse_layer_idx", False)
     d_model = given.size("n_embd", "hidden_size")
@@ -217,7 +217,7 @@ def _to_gpt(config: DecoderConfig) -> dict[str, Any]:
     return content | {"n_inner": config.d_ff, "activation_function": foreign_activation(config.activation)}
 
 
-def _from_llama(family: str, given: Fields) -> DecoderConfig:
+def _from_llama(family: str, given: Supported) -> DecoderConfig:
     if given.get("hidden_act", "silu") not in ACTIVATIONS:
         given.refuse("hidden_act")
     d_model, n_heads = given.size("hidden_size"), given.size("num_attention_heads")
@@ -289,7 +289,7 @@ def _to_llama(config: DecoderConfig) -> dict[str, Any]:
     return content
 
 
-def _from_windows(family: str, given: Fields, n_layers: int) -> tuple[int | None, ...] | None:
+def _from_windows(family: str, given: Supported, n_layers: int) -> tuple[int | None, ...] | None:
     """Each layer's sliding window; None when no layer has one."""
     types = given.content.get("layer_types")
     if types is not None and (
@@ -310,7 +310,7 @@ def _from_windows(family: str, given: Fields, n_layers: int) -> tuple[int | None
     return windows if any(windows) else None
 
 
-def _from_rotary(given: Fields, context: int) -> tuple[float, dict[str, Any] | None]:
+def _from_rotary(given: Supported, context: int) -> tuple[float, dict[str, Any] | None]:
     """The base and the scaling, from rope_theta and rope_scaling (transformers 4.x) or rope_parameters (5.x)."""
     new, old = dict(given.get("rope_parameters", {})), dict(given.get("rope_scaling", {}))
     name = "rope_scaling" if old else "rope_parameters"
@@ -350,7 +350,7 @@ SCALINGS: dict[str, tuple[set[str], set[str]]] = {  # the settings that each nee
 }
 
 
-def _from_own(given: Fields) -> DecoderConfig:
+def _from_own(given: Supported) -> DecoderConfig:
     try:
         config = DecoderConfig(**given.get("decoder", {}))
     except TypeError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.checkpoints.fields import ACTIVATIONS, Fields, foreign_activation
+from pellucid.checkpoints.fields import ACTIVATIONS, Supported, foreign_activation
 from pellucid.checkpoints.files import TENSORS, read_json, read_tensors, write_json, write_tensors
 from pellucid.checkpoints.foreign import Sources, fill, scatter
 from pellucid.errors import PellucidError
@@ -135,7 +135,7 @@ def encoder_config_from(content: dict[str, Any], where: str = "config.json") -> 
     Raises:
         PellucidError: when it asks for what this encoder does not do.
     """
-    given = Fields(content, where, ("bert",))
+    given = Supported(content, where, ("bert",))
     if content.get("model_type") != "bert":
         given.refuse("model_type")
     architecture = (content.get("architectures") or ["BertModel"])[0]

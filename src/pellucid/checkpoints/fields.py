@@ -8,12 +8,15 @@ from pellucid.language import _
 
 
 @dataclass
-class Fields:
-    """A foreign configuration, read field by field."""
+class Supported:
+    """A configuration of Hugging Face's of which all that our networks do not do is refused.
+
+    What is only counted passes much more: `anatomy.families.fields.Fields` refuses what makes no sense.
+    """
 
     content: dict[str, Any]
     where: str
-    supported: tuple[str, ...]  # the model types that are
+    families: tuple[str, ...]  # the model types that are
 
     def get(self, name: str, default: Any) -> Any:
         """The field, or Hugging Face's default where it is missing or null."""
@@ -26,7 +29,11 @@ class Fields:
         value = self.content.get(name, default)
         value = default if value is None else value
         if value is None:
-            raise PellucidError(_("config.json does not say {name}.").format(name=name), self.where)
+            raise PellucidError(
+                _("The configuration does not say {name}.").format(name=name),
+                self.where,
+                _("Add {name}, or copy the whole file again.").format(name=name),
+            )
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             self.refuse(name)
         return value
@@ -40,7 +47,7 @@ class Fields:
         raise PellucidError(
             _("This model's {name} = {value} is not supported.").format(name=name, value=self.content.get(name)),
             self.where,
-            _("Supported are {families}.").format(families=", ".join(self.supported)),
+            _("Supported are {families}.").format(families=", ".join(self.families)),
         )
 
 

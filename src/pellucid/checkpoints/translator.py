@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.checkpoints.fields import ACTIVATIONS, Fields, foreign_activation
+from pellucid.checkpoints.fields import ACTIVATIONS, Supported, foreign_activation
 from pellucid.checkpoints.files import TENSORS, read_json, read_tensors, write_json, write_tensors
 from pellucid.checkpoints.foreign import Sources, fill, scatter
 from pellucid.errors import PellucidError
@@ -84,7 +84,7 @@ def translator_config_from(content: dict[str, Any], where: str = "config.json") 
     Raises:
         PellucidError: when it asks for what this translator does not do.
     """
-    given = Fields(content, where, ("marian",))
+    given = Supported(content, where, ("marian",))
     if content.get("model_type") != "marian":
         given.refuse("model_type")
     if (content.get("architectures") or ["MarianMTModel"])[0] != "MarianMTModel":

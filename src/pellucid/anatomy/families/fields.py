@@ -14,6 +14,8 @@ MOST_LAYERS = 100_000  # each is looked at by itself
 class Fields:
     """The content of a `config.json`. A field that is null is missing; one without a default must be there.
 
+    What only a running network minds is let through: `checkpoints.fields.Supported` refuses that.
+
     Each method raises `PellucidError` with the field, the file and what stands in other files of the kind.
     """
 
