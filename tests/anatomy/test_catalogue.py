@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from pellucid.anatomy import catalogue
+from pellucid.anatomy import catalogue, questions
 from pellucid.anatomy.cost import devices
 from pellucid.errors import PellucidError
 
@@ -94,3 +94,32 @@ def test_the_catalogue_needs_no_torch() -> None:
 def test_a_device_is_one_that_we_know() -> None:
     used = {entry.training.device for entry in catalogue.entries() if entry.training} - {None}
     assert used <= set(devices.table())
+
+
+@pytest.mark.parametrize(
+    ("published", "size"),
+    [
+        ("124M", (124e6, 0.5e6)),
+        ("1558M", (1558e6, 0.5e6)),
+        ("1.76B", (1.76e9, 5e6)),
+        ("46.7B, 12.9B active", (46.7e9, 50e6)),
+        ("60 million", (60e6, 0.5e6)),
+        ("85,000", (85_000, 0.5)),
+        ("2-4-2-1", None),
+        ("1.76T to 1.8T", None),
+        (None, None),
+    ],
+)
+def test_what_was_published_is_read_as_a_number_and_its_rounding(published, size) -> None:
+    entry = catalogue.Entry("a", "A", "family", 2024, "source", published=published)
+    assert entry.published_size == (size and pytest.approx(size))
+
+
+def test_an_exact_total_that_was_published_is_not_rounded() -> None:
+    assert catalogue.find("resnet-50").published_size == (25_557_032, 0)
+
+
+def test_every_count_is_near_to_what_was_published() -> None:
+    """A number that was misread is off by a thousand."""
+    for row in questions.models().rows:
+        assert row.difference is None or abs(row.difference) < 1, row.entry.name  # GoogLeNet: 96 % with its auxiliary heads

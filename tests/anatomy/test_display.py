@@ -213,9 +213,11 @@ def test_a_comparison_says_where_the_difference_lies():
 
 def test_figures():
     assert [short(n) for n in (0, 9999, 12346, 174604259328, 999999, 1e15)] == [
-        "0", "9,999", "12.35 K", "174.6 B", "1.000 M", "1.000 P",
+        "0", "9,999", "12.35 k", "174.6 B", "1 M", "1 P",
     ]  # fmt: skip
-    assert short(2.5e9, "G") == "2.500 G"
+    assert short(2.5e9, "G") == "2.5 G"
+    assert short(2e12) == "2 T"
+    assert [short(n) for n in (1e4, 123.4e18, 3.14e23)] == ["10 k", "123.4 E", "3.14e+23"]
     assert [share(*pair) for pair in ((1, 3), (1, 10**6), (0, 0), (1, 200))] == ["33.3 %", "< 0.01 %", "–", "0.50 %"]
     assert flow((20, 24, 24)) == "20 × 24 × 24"
     assert flow((12288,), "token") == "token × 12288"

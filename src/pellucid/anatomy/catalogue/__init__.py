@@ -16,6 +16,7 @@ from pellucid.errors import PellucidError
 from pellucid.language import _
 
 TABLES = Path(__file__).parent
+SCALES = {"": 1, "K": 1e3, "M": 1e6, " million": 1e6, "B": 1e9, "T": 1e12}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,17 @@ class Entry:
     status: str | None = None  # "rumour" or "undisclosed": there is no configuration
     aliases: tuple[str, ...] = ()
     training: Training | None = None
+
+    @property
+    def published_size(self) -> tuple[float, float] | None:
+        """The published number and half of its last digit's worth, "1.76B" being (1.76e9, 5e6); None without one."""
+        if self.published_total is not None:
+            return self.published_total, 0
+        found = re.match(rf"(\d[\d,]*)\.?(\d*)({'|'.join(SCALES)})(?=,|$)", self.published or "")
+        if found is None:
+            return None
+        whole, decimals, unit = found[1].replace(",", ""), found[2], SCALES[found[3]]
+        return float(f"{whole}.{decimals}") * unit, 0.5 * unit / 10 ** len(decimals)
 
 
 def find(name: str) -> Entry:

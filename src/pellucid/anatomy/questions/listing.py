@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,8 +23,10 @@ class Model(NamedTuple):
     @property
     def difference(self) -> float | None:
         """Of the count from the published number, as a share of it: 124,439,808 from "124M" is 0.35 %."""
-        published = self.entry.published_total or _number(self.entry.published or "")
-        return self.total / published - 1 if self.total is not None and published else None
+        if self.total is None or self.entry.published_size is None:
+            return None
+        value, _rounding = self.entry.published_size
+        return self.total / value - 1
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,6 @@ def _counted(entry: catalogue.Entry) -> Model:
         return Model(entry, None, None)
     parameters = counts.parameters(families.describe(entry.config, entry.name))
     return Model(entry, parameters.total, parameters.active)
-
-
-def _number(words: str) -> float | None:
-    """The first number in words, with its letter: 1.5e9 of "1.5B"."""
-    found = re.match(r"\D*([\d.,]*\d)\s*([KMBT]?)(?=$|[\s,;+)])", words)
-    return (
-        float(found[1].replace(",", "")) * {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "": 1}[found[2]] if found else None
-    )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from rich.text import Text
 from pellucid.anatomy import counts
 from pellucid.anatomy.compare import Comparison
 from pellucid.anatomy.explain import Formula
-from pellucid.anatomy.findings import linear_stacks, unused
+from pellucid.anatomy.findings import linear_stacks, unread_masks, unused
 from pellucid.anatomy.memory import formats, serving, sharding
 from pellucid.anatomy.memory.sizes import said as as_bytes
 from pellucid.anatomy.reading.tensors import is_bare
@@ -125,22 +124,12 @@ def published(anatomy: Anatomy) -> str:
         return said + _("; exactly {n:,}, the count is {difference:+,} ({share:+.2%})").format(
             n=entry.published_total, difference=difference, share=difference / entry.published_total
         )
-    value, rounding = _number(entry.published or "")
-    if not value:
+    if entry.published_size is None:
         return said
+    value, rounding = entry.published_size
     if abs(total - value) <= rounding:
         return said + _("; the count rounds to it")
     return said + _("; the count is {share:+.1%}").format(share=total / value - 1)
-
-
-def _number(published: str) -> tuple[float, float]:
-    """The value of "1.76B" and half of its last digit's worth; 0 where it does not begin with a number."""
-    found = re.match(r"(\d[\d,]*)(\.\d+)?\s?([KMBT]?)(?=$|[\s,;])", published)
-    if not found:
-        return 0.0, 0.0
-    whole, decimals, unit = found[1].replace(",", ""), found[2] or "", found[3]
-    scale = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[unit]
-    return float(whole + decimals) * scale, 0.5 * scale / 10 ** max(0, len(decimals) - 1)
 
 
 # ---- the three words
@@ -287,6 +276,8 @@ def _findings(anatomy: Anatomy) -> Iterator[str]:
     yield from map(str, linear_stacks(anatomy.tree))
     for path in unused(anatomy.tree):
         yield _("{path} has parameters, and never runs.").format(path=path)
+    for path in unread_masks(anatomy.tree):
+        yield _("{path}: the numbers of its mask are not known; what it hides is counted as seen.").format(path=path)
 
 
 def _options(anatomy: Anatomy) -> Text:

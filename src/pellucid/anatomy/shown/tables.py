@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
 from pellucid.anatomy.cost.assumptions import figure
 from pellucid.anatomy.memory.sizes import Sizes, said, titles
+from pellucid.anatomy.shown.words import add, short, table
 from pellucid.language import _
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
     from pellucid.anatomy.cost.devices import Device
     from pellucid.anatomy.cost.optimal import Budget
@@ -22,28 +23,18 @@ if TYPE_CHECKING:
 Lines = Iterator["RenderableType"]
 
 
-def short(number: float) -> str:
-    """174.6 B, 124.4 M, 3.1e+23: four figures are enough to talk of."""
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= 1000 * size:
-            break
-        if number >= size:
-            return f"{number / size:.4g} {letter}"
-    return f"{number:.4g}"
-
-
-def models(table: Models) -> Lines:
+def models(answer: Models) -> Lines:
     """The catalogue: what was counted beside what was published."""
-    rows = _table(_("model"), _("parameters"), _("published"), _("difference"), right=(1, 2, 3))
-    for row in table.rows:
-        rows.add_row(row.entry.name, *_counted(row))
+    rows = table(_("model"), (_("parameters"), "right"), (_("published"), "right"), (_("difference"), "right"))
+    for row in answer.rows:
+        add(rows, row.entry.name, *_counted(row))
     yield rows
-    for row in table.rows:
-        if len(table.rows) <= 12 and (note := row.entry.note):
+    for row in answer.rows:
+        if len(answer.rows) <= 12 and (note := row.entry.note):
             yield Text(f"{row.entry.name}: {note}")
-    if any(row.entry.status for row in table.rows):
+    if any(row.entry.status for row in answer.rows):
         yield Text(_("Of rumoured and undisclosed models nothing is counted: no configuration was published."))
-    n = len(table.rows)
+    n = len(answer.rows)
     yield Text(_("{n} models. `pellucid anatomy NAME` opens one; --json has sources and notes.").format(n=n))
 
 
@@ -57,12 +48,21 @@ def _counted(row: Model) -> tuple[str, str, str]:
     return total, published, difference
 
 
-def hardware(table: Hardware) -> Lines:
+def hardware(answer: Hardware) -> Lines:
     """The devices, each figure as its maker prints it."""
-    rows = _table(_("device"), _("TFLOP/s"), _("GB"), _("GB/s"), _("W"), _("$/h"), _("price of"), right=(1, 2, 3, 4, 5))
-    for device in table.rows:
+    rows = table(
+        _("device"),
+        (_("TFLOP/s"), "right"),
+        (_("GB"), "right"),
+        (_("GB/s"), "right"),
+        (_("W"), "right"),
+        (_("$/h"), "right"),
+        _("price of"),
+    )
+    for device in answer.rows:
         name, peak = device.rate()
-        rows.add_row(
+        add(
+            rows,
             device.name,
             f"{peak / 1e12:,.0f} {name}",
             f"{device.memory / 1e9:,.0f}",
@@ -77,9 +77,9 @@ def hardware(table: Hardware) -> Lines:
 
 def budget(answer: Budget) -> Lines:
     """What a budget buys, and the formulas."""
-    rows = _table(_("best model, by"), _("parameters"), _("tokens"), _("loss"), right=(1, 2, 3))
+    rows = table(_("best model, by"), (_("parameters"), "right"), (_("tokens"), "right"), (_("loss"), "right"))
     for best in answer.optima:
-        rows.add_row(best.source, short(best.parameters), short(best.tokens), f"{best.loss:.2f}")
+        add(rows, best.source, short(best.parameters), short(best.tokens), f"{best.loss:.2f}")
     yield rows
     yield from _formulas([line for name, line in answer.reasons.items() if not name.startswith("optimum")])
 
@@ -134,10 +134,11 @@ def training(answer: Training) -> Lines:
         elif answer.sharding != "none":
             said_so = _("It fits on {n:,} of them or more, shared out by {sharding}.")
             yield Text(said_so.format(n=answer.smallest, sharding=answer.sharding))
-    rows = _table("", _("device-hours"), _("days"), _("money"), _("energy"), right=(1, 2, 3, 4))
+    rows = table("", (_("device-hours"), "right"), (_("days"), "right"), (_("money"), "right"), (_("energy"), "right"))
     for name, cost in ((_("foretold"), answer.cost), (_("published"), answer.published)):
         if cost is not None:
-            rows.add_row(
+            add(
+                rows,
                 name,
                 figure(cost.device_hours),
                 f"{cost.days:,.2f}" if cost.days >= 0.1 else figure(cost.days),
@@ -169,11 +170,11 @@ def _verdict(fits: bool | None, n: int, device: Device) -> Text:
 
 def _sizes(sizes: Sizes) -> Table:
     """A part a row, parts of one name together."""
-    rows = _table(_("memory"), "", right=(1,))
+    rows = table(_("memory"), ("", "right"))
     names = titles()
     for name in dict.fromkeys(part.name for part in sizes.parts):
-        rows.add_row(names[name], said(sizes[name]))
-    rows.add_row(_("in all"), said(sizes.total), style="bold")
+        add(rows, names[name], said(sizes[name]))
+    add(rows, _("in all"), said(sizes.total), style="bold")
     return rows
 
 
@@ -181,10 +182,3 @@ def _formulas(lines: list[str]) -> Lines:
     yield Text(_("How the numbers come about:"), style="bold")
     for line in lines:
         yield Text(f"  {line}")
-
-
-def _table(*columns: str, right: tuple[int, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for n, column in enumerate(columns):
-        table.add_column(column, justify="right" if n in right else "left", overflow="fold")
-    return table

@@ -27,14 +27,15 @@ def kinds() -> dict[str, str]:
 
 
 def short(n: float, billion: str = "B") -> str:
-    """Four digits: 174.6 B, a billion being 10^9; whole numbers below 10,000. Operations say G for `billion`."""
+    """At most four digits: 174.6 B, 2 T, a billion being 10^9; all below 10,000. Operations say G for `billion`."""
     if abs(n) < 10_000:
         return f"{n:,.0f}"
     n = float(f"{n:.4g}")
-    units = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, billion), (1e6, "M"), (1e3, "K"))
+    if abs(n) >= 1e21:
+        return f"{n:.4g}"
+    units = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, billion), (1e6, "M"), (1e3, "k"))
     scale, unit = next((scale, unit) for scale, unit in units if abs(n) >= scale)
-    value = n / scale
-    return f"{value:,.{max(0, 4 - len(str(int(abs(value)))))}f} {unit}"
+    return f"{n / scale:.4g} {unit}"
 
 
 def share(n: float, whole: float) -> str:
