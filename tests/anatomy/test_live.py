@@ -14,9 +14,9 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
-from pellucid import PellucidError
+from pellucid import PellucidError, anatomy
 from pellucid.anatomy import compute, counts, families
-from pellucid.anatomy.findings import linear_stacks, unused
+from pellucid.anatomy.findings import linear_stacks, unread_masks, unused
 from pellucid.anatomy.reading import live
 from pellucid.anatomy.tree import Attention, Convolution, Linear, walk
 from pellucid.networks.activations import ACTIVATIONS
@@ -278,6 +278,87 @@ def test_the_truth_row_of_attention(need_weights):
     assert compute.forward(tree).total == 4 * 512 * 512 * 580 + 2 * 580 * 580 * 512
     (attention,) = [v.leaf for v in walk(tree) if isinstance(v.leaf, Attention)]
     assert (attention.heads, attention.kv_heads, attention.head_dim) == (8, 8, 64)
+
+
+# masks that are given as numbers
+
+LATER = nn.Transformer.generate_square_subsequent_mask(7)  # -inf where a key comes after its query
+
+
+def causal(tree):
+    return [v.leaf.causal for v in walk(tree) if isinstance(v.leaf, Attention)]
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize("mask", [LATER, LATER < 0, LATER.clamp(min=-1e9), LATER.expand(8, 7, 7)])
+def test_causal_masks_given_as_numbers_are_read(mask, need_weights):
+    module, x = nn.MultiheadAttention(16, 4, batch_first=True), r(2, 7, 16)
+    tree = live.read(module, x, x, x, attn_mask=mask, need_weights=need_weights)
+    assert causal(tree) == [True]
+    assert compute.forward(tree).seen == 2 * 16 * 2 * (7 * 8 // 2)  # 2 products, 16 wide, 2 examples
+    assert compute.forward(tree).data == 2 * 16 * 2 * 7 * 7
+
+
+@pytest.mark.parametrize(
+    "mask", [LATER.mT, torch.zeros(7, 7), LATER.new_full((7, 7), 0.5), LATER.triu(2).nan_to_num(0)]
+)
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_other_masks_are_not_causal(mask, need_weights):
+    module, x = nn.MultiheadAttention(16, 4, batch_first=True), r(2, 7, 16)
+    assert causal(live.read(module, x, x, x, attn_mask=mask, need_weights=need_weights)) == [False]
+
+
+class ByHand(nn.Module):
+    """Attention as books write it: its mask is a buffer, made on the way, or chosen by the example."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.layer = way, nn.Linear(4, 4)
+        self.register_buffer("kept", torch.ones(9, 9).tril().bool())
+
+    def forward(self, x):
+        x, n = self.layer(x), x.shape[1]
+        scores = x @ x.mT
+        match self.way:
+            case "buffer":
+                scores = scores.masked_fill(~self.kept[:n, :n], float("-inf"))
+            case "made":
+                scores += torch.full((n, n), float("-inf")).triu(1)
+            case "places":
+                places = torch.arange(n)
+                scores = torch.where(places[:, None] >= places, scores, torch.finfo(x.dtype).min)
+            case "fused":
+                return F.scaled_dot_product_attention(x, x, x, attn_mask=self.kept[:n, :n])
+            case "numbers":
+                scores = scores.masked_fill(~self.kept[:n, :n], float("-inf"))
+                assert scores.sum().item() < 0  # so that it really runs
+        return scores.softmax(-1) @ x
+
+
+@pytest.mark.parametrize("way", ["buffer", "made", "places", "fused", "numbers"])
+def test_masks_that_a_network_makes_are_read(way):
+    assert causal(live.read(ByHand(way), r(2, 7, 4))) == [True]
+
+
+def test_masks_without_numbers_are_pointed_out():
+    with torch.device("meta"):
+        module = ByHand("buffer")
+    tree = live.read(module, r(2, 7, 4))
+    assert unread_masks(tree) == ["product"]
+    assert compute.forward(tree).seen == compute.forward(tree).data
+    assert "product: the numbers of its mask are not known" in str(anatomy(module, r(2, 7, 4)))
+    assert not unread_masks(live.read(ByHand("buffer"), r(2, 7, 4)))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt2, eager", "bloom", "opt", "t5"])
+def test_decoders_of_transformers_are_causal_with_a_mask_for_padding_too(name):
+    module, *inputs = MODULES[name]()
+    given = {"attention_mask": torch.ones_like(IDS)}
+    if name == "t5":
+        tree = live.read(module, IDS, decoder_input_ids=IDS[:, :5], **given)
+        assert causal(tree) == [False, False, True, False, True, False]
+    else:
+        assert causal(live.read(module, *inputs, **given)) == [True]
 
 
 def test_a_network_too_large_for_any_machine():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pellucid.anatomy.tree import Dropout, Input, Linear, Node, Part, Repeat, Reshape, Sequence, walk
+from pellucid.anatomy.tree import Attention, Dropout, Input, Linear, Node, Part, Repeat, Reshape, Sequence, walk
 from pellucid.language import _
 
 
@@ -92,6 +92,12 @@ def linear_stacks(tree: Node) -> list[Stack]:
 def unused(tree: Node) -> list[str]:
     """The paths of layers that have parameters and never run: heads that only training uses, say."""
     return [visit.path.removesuffix(".*") for visit in walk(tree) if visit.parameters and not visit.times]
+
+
+def unread_masks(tree: Node) -> list[str]:
+    """The paths of attentions with a mask whose numbers are not known: what it hides counts as seen."""
+    visits = [visit for visit in walk(tree) if isinstance(visit.leaf, Attention) and visit.leaf.causal is None]
+    return [visit.path.removesuffix(".*") for visit in visits]
 
 
 def _single(node: Node, at: Part, is_alone: bool = True) -> Iterator[tuple[Part, bool]]:

@@ -256,7 +256,7 @@ class Attention(Layer):
     normed: bool = False  # and have passed a norm of their own before that
     value_dim: int | None = None  # of a head's values, where it is not `head_dim`
     keys: str | int | None = None  # where the keys come from, if not from the queries' own positions: see `Part`
-    causal: bool = True
+    causal: bool | None = True  # None: it has a mask whose numbers are not known; counted as if it hid nothing
     latent: int | None = None  # numbers kept of a token in place of its keys and values (DeepSeek's MLA)
 
     @property

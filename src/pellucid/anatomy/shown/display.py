@@ -22,7 +22,7 @@ from pellucid.anatomy.shown.tensors_display import tensor_lines
 from pellucid.anatomy.shown.tree_display import branches, figure
 from pellucid.anatomy.shown.words import add, cut, heading, kinds, share, short, table
 from pellucid.anatomy.tree import Convolution, Linear, walk
-from pellucid.language import _
+from pellucid.language import _, translated
 
 if TYPE_CHECKING:
     from pellucid.anatomy.report import Anatomy
@@ -96,7 +96,7 @@ def _headline(anatomy: Anatomy) -> Iterator[Text]:
     if entry and entry.published:
         yield Text(published(anatomy))
         if entry.note:
-            yield Text(_("Note: {note}").format(note=entry.note), style="dim")
+            yield Text(_("Note: {note}").format(note=translated(entry.note)), style="dim")
     if any(0 < visit.times < visit.copies for visit in walk(anatomy.tree)):
         said = _("active: {n:,} ({share}) of the parameters meet one token; its router leaves the other experts out")
         yield Text(said.format(n=counted.active, share=share(counted.active, counted.total)))

@@ -21,10 +21,11 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     UnsupportedOperatorException,
 )
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from pellucid.anatomy import tree
 from pellucid.anatomy.reading import records
+from pellucid.anatomy.reading.live import masks
 from pellucid.anatomy.reading.live.layers import join
 from pellucid.anatomy.reading.live.modules import alone, layers, remembers
 from pellucid.anatomy.reading.live.watch import Seen, watched
@@ -106,12 +107,14 @@ def _seen(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) ->
     try:
         fake = FakeTensorMode(allow_non_fake_inputs=True)
         made: dict[int, Tensor] = {}
+        known = [*module.buffers(), *(x for x in tree_leaves((inputs, kwargs)) if isinstance(x, Tensor))]
         with torch.inference_mode(False), _as_it_was(module), fake:
             _swap(module, lambda tensor: _without_numbers(tensor, fake, made))
-            given = tree_map(
+            given, named = tree_map(
                 lambda x: _without_numbers(x, fake, made) if isinstance(x, Tensor) else x, (inputs, kwargs)
             )
-            return watched(module, *given)
+            numbers = [(made[id(x)], own) for x in known if (own := masks.own(x)) is not None]
+            return watched(module, given, named, numbers)
     except DEPENDS_ON_NUMBERS as error:
         if any(tensor.is_meta for tensor in tensors):
             raise PellucidError(

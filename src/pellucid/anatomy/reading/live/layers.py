@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor, nn
 
 from pellucid.anatomy import tree
+from pellucid.anatomy.reading.live.masks import hidden, is_causal
 from pellucid.anatomy.reading.records import Claim, Record
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class Known:
     linear: Record | None = None  # the linear layer that wrote it, if nothing was done to it since
     scores: Record | None = None  # the product of queries and keys that it comes from
     weights: bool = False  # and they have passed a softmax
+    masks: tuple[Tensor | None, ...] = ()  # laid on them before: True where a pair is hidden; None: not known
+    numbers: Tensor | None = None  # its own, where the run is without and they are known all the same
     sources: frozenset[Record] = frozenset()  # the layers with weights that it comes from, with none since
     lead: tuple[int, ...] = ()  # the dimensions that were merged into its first one: examples and heads
     shared: int | None = None  # heads that were repeated, to be as many as the queries'
@@ -122,6 +125,8 @@ def _sizes(a: Tensor, b: Tensor) -> tuple[int, int, int, int]:
 def _sum(watch: Watch, call: Call) -> Known:
     """With a parameter as wide as the layer that wrote the other summand it is that layer's bias."""
     known = [watch.known(tensor) for tensor in call.given]
+    if call.result.scores:
+        return _masked(watch, call)
     for wrote, added in (known, known[::-1]) if len(known) == 2 else ():
         if wrote.linear and added.made and not added.data:
             wrote.linear.readers -= 1
@@ -148,7 +153,8 @@ def _data_by_data(watch: Watch, call: Call, known: tuple[Known, Known], sizes: t
             if n == copies and sorted(between) == sorted((queries, keys)):
                 heads = _heads(watch, n, k.lead)
                 shared = known[1 - which].shared
-                k.scores.leaf = _attention_of(heads, shared or heads, head_dim, width, queries, keys)
+                causal = is_causal(k.masks, queries, keys)
+                k.scores.leaf = _attention_of(heads, shared or heads, head_dim, width, queries, keys, causal)
                 k.scores.positions, k.scores.runs = queries, n // heads
                 k.scores.sources |= known[1 - which].sources
                 return _from(k.scores)
@@ -158,7 +164,36 @@ def _data_by_data(watch: Watch, call: Call, known: tuple[Known, Known], sizes: t
         return call.result
     lead = next((k.lead for k in known if k.lead and prod(k.lead) == copies), ())
     shared = known[1].shared or known[0].shared
-    return replace(call.result, scores=record, weights=False, lead=lead, shared=shared)
+    masks = _masks(watch, [call.named["self"]]) if call.name == "baddbmm" else []
+    return replace(call.result, scores=record, weights=False, masks=(*masks,), lead=lead, shared=shared)
+
+
+def _masked(watch: Watch, call: Call) -> Known:
+    """Scores on which a mask is laid: added to them, or where it chooses them."""
+    named = call.named
+    if not call.result.scores or call.result.weights:
+        return call.result
+    if "condition" in named:  # `where`
+        mask = watch.numbers(named["condition"])
+        is_kept = watch.known(named["self"]).scores is not None
+        masks = [mask.logical_not() if mask is not None and is_kept else mask]
+    elif "mask" in named:
+        masks = [watch.numbers(named["mask"])]
+    else:
+        masks = _masks(watch, call.given)
+    return replace(call.result, masks=(*call.result.masks, *masks))
+
+
+def _masks(watch: Watch, added: list[Tensor]) -> list[Tensor | None]:
+    """What is added to scores, if it is no bias that parameters or layers with weights make."""
+    found = list[Tensor | None]()
+    for tensor in added:
+        known, numbers = watch.known(tensor), watch.numbers(tensor)
+        if numbers is not None:
+            found.append(hidden(numbers))
+        elif not (known.scores or known.sources or known.made):
+            found.append(None)
+    return found
 
 
 def _heads(watch: Watch, n: int, lead: tuple[int, ...]) -> int:
@@ -175,22 +210,24 @@ def _attention(watch: Watch, call: Call) -> Known:
     q, k, v = (call.named[name] for name in ("query", "key", "value"))
     (batch, heads, queries, head_dim), keys = q.shape, k.shape[-2]
     shared = watch.known(k).shared or k.shape[-3]
-    leaf = _attention_of(heads, shared, head_dim, v.shape[-1], queries, keys, bool(call.named.get("is_causal")))
+    given = call.named.get("attn_mask")
+    masks = _masks(watch, [given]) if given is not None else []
+    causal = bool(call.named.get("is_causal")) or is_causal(masks, queries, keys)
+    leaf = _attention_of(heads, shared, head_dim, v.shape[-1], queries, keys, causal)
     sources = _few(*(watch.known(x) for x in (q, k, v)))
     return _from(watch.add(_path(watch, None, "product"), leaf, queries, runs=batch, sources=sources))
 
 
 def _attention_of(
-    heads: int, shared: int, head_dim: int, width: int, queries: int, keys: int, causal: bool = False
+    heads: int, shared: int, head_dim: int, width: int, queries: int, keys: int, causal: bool | None
 ) -> tree.Attention:
-    """A mask that is given as numbers is not read: then it is not known to be causal."""
     return tree.Attention(
         heads,
         shared,
         head_dim,
         value_dim=width if width != head_dim else None,
         keys=keys if keys != queries else None,
-        causal=causal and keys == queries,
+        causal=causal if keys == queries else False,
     )
 
 
@@ -299,6 +336,8 @@ RULES: dict[str, Callable[[Watch, Call], Known]] = {
     **dict.fromkeys(("convolution", "_convolution"), _convolution),
     "add": _sum,
     "mean": _mean,
+    "masked_fill": _masked,
+    "where": _masked,
     "_trilinear": _bilinear,
 }
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pellucid.anatomy import tree
+from pellucid.anatomy.reading.live import masks
 from pellucid.anatomy.reading.live.layers import PRODUCTS, Call, Known, join, rule
 from pellucid.anatomy.reading.live.modules import layers
 from pellucid.anatomy.reading.records import Claim, Record
@@ -34,9 +36,14 @@ class Seen:
     called: dict[str, int]  # modules by path: when first
 
 
-def watched(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Seen:
-    """Run the module once, and say what was seen."""
-    watch = Watch(module, _tensors((inputs, kwargs)))
+def watched(
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    numbers: list[tuple[Tensor, Tensor]] | None = None,
+) -> Seen:
+    """Run the module once, and say what was seen; `numbers` are those of tensors that stand in the run without any."""
+    watch = Watch(module, _tensors((inputs, kwargs)), numbers or [])
     with ExitStack() as stack:
         for path, inner in module.named_modules():
             before = inner.register_forward_pre_hook(watch.entering(path), with_kwargs=True)
@@ -75,7 +82,7 @@ class Watch(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # nothing is compiled meanwhile, and the wrapper costs a tenth of the time
 
-    def __init__(self, module: nn.Module, inputs: list[Tensor]) -> None:
+    def __init__(self, module: nn.Module, inputs: list[Tensor], numbers: list[tuple[Tensor, Tensor]]) -> None:
         super().__init__()
         self.records: list[Record] = []
         self.touched: dict[str, tuple[int, int]] = {}
@@ -89,8 +96,11 @@ class Watch(TorchDispatchMode):
         self._known = WeakIdKeyDictionary()
         self._written: dict[int, int] = {}  # storages that were written to in place: when
         self._filled: set[int] = set()  # those that data were written to
+        self._lost: dict[int, int] = {}  # and those that numbers were written to which are not known: when
         for tensor in inputs:
             self._know(tensor, Known(data=True))
+        for tensor, own in numbers:
+            self._know(tensor, replace(self.known(tensor), numbers=own))
 
     def known(self, tensor: Tensor) -> Known:
         """What is known of a tensor now."""
@@ -98,7 +108,13 @@ class Watch(TorchDispatchMode):
         known = self._known.get(tensor) or Known(made=self.own(tensor))
         if self._written.get(storage, -1) > known.at:
             known = replace(known, linear=None, scores=None, data=known.data or storage in self._filled)
+        if self._lost.get(storage, -1) > known.at:
+            known = replace(known, numbers=None)
         return known
+
+    def numbers(self, tensor: Tensor) -> Tensor | None:
+        """The numbers of a tensor, if they are known."""
+        return self.known(tensor).numbers if isinstance(tensor, FakeTensor) else masks.own(tensor)
 
     def own(self, tensor: Tensor) -> tuple[Claim, ...]:
         """The numbers of a parameter that a view of it shows."""
@@ -161,6 +177,8 @@ class Watch(TorchDispatchMode):
         given, outs = _tensors((args, kwargs)), _tensors(out)
         name = name if name in PRODUCTS else name.removesuffix("_")
         result = self._result(name, given, outs)
+        follows = not result.scores and any(isinstance(x, FakeTensor) for x in outs)
+        values = masks.results(op, args, kwargs, self.numbers) if follows else []
         for tensor in given:
             for claim in self.known(tensor).made:
                 at, numbers = self.touched.get(claim.name, (self._now, 0))
@@ -168,12 +186,16 @@ class Watch(TorchDispatchMode):
         is_layer = rule(name) if outs else None
         if is_layer:
             named = dict(zip((argument.name for argument in op._schema.arguments), args, strict=False)) | kwargs
-            result = is_layer(self, Call(name, named, given, outs, result))
-        for tensor in outs:
-            self._know(tensor, replace(result, made=() if result.data else self.own(tensor) or result.made))
+            with unset_fake_temporarily():
+                result = is_layer(self, Call(name, named, given, outs, result))
+        for tensor, own in zip_longest(outs, values):
+            made = () if result.data else self.own(tensor) or result.made
+            self._know(tensor, replace(result, made=made, numbers=own))
         if op._schema.is_mutable and given:
             storage = given[0].untyped_storage()._cdata
             self._written[storage] = self._now
+            if not values:
+                self._lost[storage] = self._now
             if result.data:
                 self._filled.add(storage)
         return out
@@ -190,6 +212,7 @@ class Watch(TorchDispatchMode):
         scored = [k for k in known if k.scores]
         if len({id(k.scores) for k in scored}) == 1:
             result.scores, result.weights, result.lead = scored[0].scores, scored[0].weights, scored[0].lead
+            result.masks = max((k.masks for k in scored), key=len)
         shared = {k.shared for k in known if k.shared}
         result.shared = shared.pop() if len(shared) == 1 else None
         if len(given) == len(outs) == 1:
