@@ -31,6 +31,18 @@ def test_the_check_sees_what_it_should(tmp_path, monkeypatch):
     assert "pellucid.mo is not what pellucid.po says" in found
 
 
+def test_notes_of_the_catalogue_of_models_are_messages(tmp_path, monkeypatch):
+    table = tmp_path / "anatomy" / "catalogue" / "vision.toml"
+    table.parent.mkdir(parents=True)
+    table.write_text(
+        '[one]\nnote = "the paper rounds"\nsource = "a paper"\n'
+        '[two]\nstatus = "rumour"\nsource = "nobody has confirmed it"\n',
+        "utf-8",
+    )
+    monkeypatch.setattr(messages, "SOURCE", tmp_path)
+    assert list(messages.messages()) == ["the paper rounds", "nobody has confirmed it"]
+
+
 def test_update_merges_parts_drops_what_is_gone_and_compiles(tmp_path, monkeypatch):
     source = tmp_path / "pellucid"
     source.mkdir()

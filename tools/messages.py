@@ -10,6 +10,8 @@ import gettext
 import io
 import string
 import sys
+import tomllib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 SOURCE = Path(__file__).parents[1] / "src" / "pellucid"
+CATALOGUE = "anatomy/catalogue/*.toml"
 PO = SOURCE / "locale" / "zh" / "LC_MESSAGES" / "pellucid.po"
 MO = PO.with_suffix(".mo")
 
@@ -67,15 +70,25 @@ def problems() -> list[str]:
 
 
 def messages() -> dict[str, list[str]]:
-    """Each message of the source, with the files it stands in."""
+    """Each message of the source, and each note of the catalogue of models, with the files it stands in."""
     result: dict[str, list[str]] = {}
-    for file, _line, message, _comments, _context in extract_from_dir(
-        SOURCE, [("**.py", "python")], keywords={"_": None}
-    ):
+    for file, message in (*_in_calls(), *_in_notes()):
         result.setdefault(message, [])
         if file not in result[message]:
             result[message].append(file)
     return result
+
+
+def _in_calls() -> Iterator[tuple[str, str]]:
+    found = extract_from_dir(SOURCE, [("**.py", "python")], keywords={"_": None})
+    yield from ((file, str(message)) for file, _line, message, _comments, _context in found)
+
+
+def _in_notes() -> Iterator[tuple[str, str]]:
+    for path in sorted(SOURCE.glob(CATALOGUE)):
+        for row in tomllib.loads(path.read_text("utf-8")).values():
+            said = [row.get("note"), row["source"] if "status" in row else None]  # why nothing is known, not a paper
+            yield from ((str(path.relative_to(SOURCE)), message) for message in said if message)
 
 
 def untranslatable() -> list[str]:

@@ -27,6 +27,10 @@ def _(message: str) -> str:
     return _catalogue.gettext(message)
 
 
+# For what a data file says: `_` is left to plain strings, which tools/messages.py can collect.
+translated = _
+
+
 def use(language: str) -> None:
     """Speak ``language`` ("en" or "zh", a locale name such as "zh_CN.UTF-8" will do) from now on.
 

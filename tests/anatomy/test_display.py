@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from pellucid import language
-from pellucid.anatomy import catalogue, counts, families
+from pellucid.anatomy import catalogue, counts, families, questions
 from pellucid.anatomy.report import Anatomy
 from pellucid.anatomy.shown.display import published, show
 from pellucid.anatomy.shown.formula_display import Sum, where
@@ -136,6 +136,12 @@ def test_published_totals_stand_beside_the_count():
     assert published(network("lenet-5")).endswith("section 7.6); the count is the same")
     assert published(network("resnet-50")).endswith("; exactly 25,557,032, and so is the count")
     assert "rounds to it" in published(network("deepseek-v3"))
+
+
+def test_notes_of_the_catalogue_are_in_the_users_language(spoken):
+    said = {"en": "outputs of layers with weights are 15,230", "zh": "带权重的层的输出是 15,230 个"}[spoken]
+    for text in (printed(network("lenet-mnist")), printed(questions.models("lenet"))):
+        assert "".join(said.split()) in "".join(text.split())
 
 
 def test_no_figure_needs_a_context_or_parameters():

@@ -12,7 +12,7 @@ from pellucid.anatomy.families.toys import SHAPE
 from pellucid.anatomy.reading.files import exists, of_config, of_path
 from pellucid.anatomy.report import Anatomy
 from pellucid.errors import PellucidError
-from pellucid.language import _
+from pellucid.language import _, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,11 +121,10 @@ def read_family(
 
 def _of_entry(entry: catalogue.Entry, name: str) -> Anatomy:
     if entry.config is None:
-        line = _("Rumoured are {words}.") if entry.status == "rumour" else _("Published of it: {words}.")
         raise PellucidError(
             _("No configuration of {name} was published: there is nothing to count.").format(name=entry.title),
-            entry.source,
-            line.format(words=entry.published) if entry.published else entry.note or "",
+            translated(entry.source),
+            _("Rumoured are {words}.").format(words=entry.published) if entry.published else "",
         )
     note = _("the published model {title}: {source}").format(title=entry.title, source=entry.source)
     network = of_config(entry.config, name, entry.name, (note,))

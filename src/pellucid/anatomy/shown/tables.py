@@ -10,7 +10,7 @@ from rich.text import Text
 from pellucid.anatomy.cost.assumptions import figure
 from pellucid.anatomy.memory.sizes import Sizes, said, titles
 from pellucid.anatomy.shown.words import add, short, table
-from pellucid.language import _
+from pellucid.language import _, translated
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,7 +31,7 @@ def models(answer: Models) -> Lines:
     yield rows
     for row in answer.rows:
         if len(answer.rows) <= 12 and (note := row.entry.note):
-            yield Text(f"{row.entry.name}: {note}")
+            yield Text(f"{row.entry.name}: {translated(note)}")
     if any(row.entry.status for row in answer.rows):
         yield Text(_("Of rumoured and undisclosed models nothing is counted: no configuration was published."))
     n = len(answer.rows)
