@@ -21,6 +21,8 @@ class BlockShape:
     key_bias: bool = True  # Whisper has none where queries and values do
     gated: bool = False
     qkv_bias: bool | None = None  # where it is not as `bias`
+    rotated: bool = False  # queries and keys, by their positions
+    scores: tuple[Part, ...] = ()  # what attention's scores are made of beside queries and keys (DeBERTa)
     scaled: bool = False  # by channel, what each part adds (Touvron et al. 2021)
     window: int | None = None  # places see those of their square, of this side; a table scores distances (Swin)
 
@@ -49,7 +51,8 @@ def _attention(shape: BlockShape, name: str, causal: bool, source: str | int | N
     if shape.window is not None:
         parts.append(Part("distances", Lone(((2 * shape.window - 1) ** 2, shape.n_heads))))
     keys = source if shape.window is None else shape.window**2
-    parts.append(Part("product", Attention(shape.n_heads, shape.n_heads, head_dim, keys=keys, causal=causal)))
+    product = Attention(shape.n_heads, shape.n_heads, head_dim, rotated=shape.rotated, keys=keys, causal=causal)
+    parts += [*shape.scores, Part("product", product)]
     parts.append(Part("output", Linear(width, shape.d_model, shape.bias)))
     parts += _end(shape)
     return Part(name, Sequence(tuple(parts)), "attention")

@@ -59,6 +59,7 @@ class DecoderShape:
     d_ff: int
     context: int
     norm: str = "rms"  # "rms", "layer" (with shift), "scale" (layer norm without shift), "plain" (without parameters)
+    first_norm: bool = True  # before the first attention (ModernBERT has none: the embedding's is enough)
     order: str = "pre"  # of norms: "pre", "post", "after" (in the branch: OLMo 2), "both" (Gemma 2), "parallel" (GPT-J)
     parallel_norms: int = 1  # where attention and feed-forward run side by side: one norm for both, or one each
     embedding_norm: bool = False
@@ -74,6 +75,7 @@ class DecoderShape:
     sinks: bool = False  # each head may attend to nothing: one learnt score (gpt-oss)
     tied: bool = True
     sliding_windows: tuple[int | None, ...] | None = None  # per layer; None: every layer sees the whole context
+    causal: bool = True  # else every position sees all; `sliding_windows` then count both sides
     dropout: float = 0.0
     experts: Experts | None = None
     latent: Latent | None = None
@@ -106,7 +108,8 @@ def _blocks(shape: DecoderShape) -> list[Part]:
     """One `Repeat` for all layers, or one for each kind of layer: they may see unequally far, or have no experts."""
     windows = shape.sliding_windows or (None,) * shape.n_layers
     mixed = (shape.experts.layers if shape.experts else None) or (shape.experts is not None,) * shape.n_layers
-    kinds = list(zip(windows, mixed, strict=True))
+    bare = (not shape.first_norm, *[False] * (shape.n_layers - 1))
+    kinds = list(zip(windows, mixed, bare, strict=True))
     if len(set(kinds)) == 1:
         return [Part("blocks", Repeat(shape.n_layers, _block(shape, *kinds[0])))]
     return [
@@ -125,7 +128,7 @@ def _indices(layers: list[int]) -> str:
     return ",".join(f"{run[0]}:{run[-1] + 1}" for run in runs)
 
 
-def _block(shape: DecoderShape, window: int | None, mixed: bool) -> Sequence:
+def _block(shape: DecoderShape, window: int | None, mixed: bool, bare: bool) -> Sequence:
     attention = Part("attention", _attention(shape, window), "attention")
     feed_forward = Part("feed_forward", _experts(shape) if mixed else _feed_forward(shape, shape.d_ff), "feed-forward")
     if shape.order == "parallel":
@@ -136,7 +139,7 @@ def _block(shape: DecoderShape, window: int | None, mixed: bool) -> Sequence:
         before = [_norm_part(shape, f"{work.name}_norm")] if shape.order in ("pre", "both") else []
         after = {"both": f"{work.name}_post_norm"}.get(shape.order, f"{work.name}_norm")
         parts += [*before, work, *([] if shape.order == "pre" else [_norm_part(shape, after)])]
-    return Sequence(tuple(parts))
+    return Sequence(tuple(parts[1:] if bare else parts))
 
 
 def _attention(shape: DecoderShape, window: int | None) -> Sequence:
@@ -156,7 +159,13 @@ def _attention(shape: DecoderShape, window: int | None) -> Sequence:
                 norm = Norm(shape.head_dim, shape.qk_norm == "layer", heads, plain=shape.norm == "plain")
                 parts.append(Part(name, norm, "norm"))
         product = Attention(
-            shape.n_heads, shape.n_kv_heads, shape.head_dim, window, rotated, normed=bool(shape.qk_norm)
+            shape.n_heads,
+            shape.n_kv_heads,
+            shape.head_dim,
+            window,
+            rotated,
+            normed=bool(shape.qk_norm),
+            causal=shape.causal,
         )
         if shape.sinks:
             parts.append(Part("sinks", Lone((shape.n_heads,))))

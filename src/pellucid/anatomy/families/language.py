@@ -26,7 +26,12 @@ def language_model(fields: Fields, **settings: Any) -> Sequence:
 
 
 def llama_like(fields: Fields, **settings: Any) -> Sequence:
-    """Llama's fields; the settings, `DecoderShape`'s, say what is done otherwise."""
+    """The language model of Llama's fields; the settings, `DecoderShape`'s, say what is done otherwise."""
+    return language_model(fields, **llama_settings(fields, **settings))
+
+
+def llama_settings(fields: Fields, **settings: Any) -> dict[str, Any]:
+    """What Llama's fields say of a `DecoderShape`, and these settings in place of it."""
     n_heads = fields.size("num_attention_heads")
     if "num_key_value_heads" in fields:
         fields.share("num_attention_heads", "num_key_value_heads")
@@ -46,7 +51,7 @@ def llama_like(fields: Fields, **settings: Any) -> Sequence:
         )
     if "activation" not in settings:
         shape["activation"] = fields.activation("hidden_act")
-    return language_model(fields, **shape | settings)
+    return shape | settings
 
 
 def biases(fields: Fields) -> dict[str, bool]:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pellucid.anatomy.families.defaults.language import LLAMA
+
 BERT = {
     "vocab_size": 30522,
     "hidden_size": 768,
@@ -12,6 +14,15 @@ BERT = {
     "hidden_dropout_prob": 0.1,
     "max_position_embeddings": 512,
     "type_vocab_size": 2,
+}
+DEBERTA = BERT | {
+    "vocab_size": 50265,
+    "type_vocab_size": 0,
+    "relative_attention": False,
+    "max_relative_positions": -1,
+    "position_biased_input": True,
+    "pos_att_type": [],
+    "pooler_hidden_act": "gelu",
 }
 T5 = {
     "vocab_size": 32128,
@@ -54,6 +65,17 @@ ENCODERS: dict[str, dict[str, Any]] = {
     },
     "bart": BART,
     "bert": BERT,
+    "camembert": BERT,
+    "data2vec-text": BERT,
+    "deberta": DEBERTA,
+    "deberta-v2": DEBERTA
+    | {
+        "vocab_size": 128100,
+        "hidden_size": 1536,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 24,
+        "intermediate_size": 6144,
+    },
     "distilbert": {
         "vocab_size": 30522,
         "max_position_embeddings": 512,
@@ -65,7 +87,35 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "dropout": 0.1,
     },
     "electra": BERT | {"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+    "eurobert": LLAMA
+    | {
+        "vocab_size": 128256,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 8192,
+        "classifier_pooling": "late",
+    },
     "marian": BART | {"vocab_size": 58101, "share_encoder_decoder_embeddings": True, "tie_word_embeddings": True},
+    "modernbert": {
+        "vocab_size": 50368,
+        "hidden_size": 768,
+        "intermediate_size": 1152,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 12,
+        "hidden_activation": "gelu",
+        "max_position_embeddings": 8192,
+        "norm_bias": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "decoder_bias": True,
+        "classifier_bias": False,
+        "classifier_activation": "gelu",
+        "local_attention": 128,
+        "global_attn_every_n_layers": 3,
+        "tie_word_embeddings": True,
+    },
     "mpnet": {name: value for name, value in BERT.items() if name != "type_vocab_size"}
     | {"vocab_size": 30527, "relative_attention_num_buckets": 32},
     "mt5": T5
@@ -76,6 +126,8 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "num_heads": 6,
         "feed_forward_proj": "gated-gelu",
     },
+    "nomic_bert": BERT
+    | {"vocab_size": 30528, "hidden_act": "silu", "hidden_dropout_prob": 0.0, "max_position_embeddings": 2048},
     "roberta": BERT | {"vocab_size": 50265},
     "t5": T5,
     "whisper": {
@@ -95,4 +147,14 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "xlm-roberta": BERT,
+    "xlm-roberta-xl": BERT
+    | {
+        "vocab_size": 250880,
+        "hidden_size": 2560,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "intermediate_size": 10240,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+    },
 }
