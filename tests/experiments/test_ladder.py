@@ -2,6 +2,8 @@
 
 import json
 import math
+import warnings
+from dataclasses import replace
 from itertools import pairwise
 from xml.etree import ElementTree
 
@@ -118,11 +120,26 @@ def test_results_pictures_and_pages_are_saved(climbed, tmp_path):
 
 def test_a_picture_without_a_chinese_font_is_in_english(climbed, tmp_path, monkeypatch):
     monkeypatch.setattr("pellucid.experiments.sweep_pictures.CHINESE", ())
-    climbed.save(tmp_path / "en.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is missing in English, nor where the reader's fonts draw the text
+        climbed.save(tmp_path / "en.png")
+        with language.speaking("zh"):
+            climbed.save(tmp_path / "zh.svg")
     with language.speaking("zh"):
-        climbed.save(tmp_path / "zh.png")
+        with pytest.warns(UserWarning, match=r"zh\.png 用英文绘制") as said:
+            climbed.save(tmp_path / "zh.png")
         assert language._("trained") == "已训练"
+    assert len(said) == 1
     assert np.array_equal(*(matplotlib.image.imread(tmp_path / f"{name}.png") for name in ("en", "zh")))
+
+
+def test_a_chinese_name_has_no_empty_boxes(climbed, tmp_path, monkeypatch):
+    monkeypatch.setattr("pellucid.experiments.sweep_pictures.CHINESE", ())
+    poems, text = (replace(climbed, source=name) for name in ("春晓.txt", "text"))
+    text.save(tmp_path / "text.png")
+    with pytest.warns(UserWarning, match=r"poems\.png is in English"):
+        poems.save(tmp_path / "poems.png")
+    assert np.array_equal(*(matplotlib.image.imread(tmp_path / f"{name}.png") for name in ("text", "poems")))
 
 
 def test_it_is_shown_with_table_chart_and_forecast(climbed, capsys):

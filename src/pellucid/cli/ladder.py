@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import sys
+import warnings
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -77,7 +78,11 @@ def ladder(
         next_size=next_size, check=check, embeddings=embeddings, progress=Bar(), made=_made, **options.given(),
     )  # fmt: skip
     if save:
-        found.save(save)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            found.save(save)
+        for warning in said:
+            print(f"• {warning.message}", file=sys.stderr)
     if json:
         print(json_.dumps(found.json(), ensure_ascii=False, allow_nan=False))
     else:

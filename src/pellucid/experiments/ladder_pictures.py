@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import warnings
-from contextlib import nullcontext
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rcParams
+from matplotlib import get_cachedir
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from rich.text import Text
@@ -18,7 +17,7 @@ from rich.text import Text
 from pellucid.checkpoints.files import write_text
 from pellucid.experiments.ladder import Ladder
 from pellucid.experiments.ladder_display import axis, formula, sentences, short, table
-from pellucid.experiments.sweep_pictures import COLOURS, fonts
+from pellucid.experiments.sweep_pictures import COLOURS, fonts, has_chinese, lacks_letters
 from pellucid.language import _, speaking
 
 STYLE = (
@@ -29,20 +28,36 @@ STYLE = (
 
 
 def save(found: Ladder, path: Path) -> None:
-    """Write a picture, or for .html a page that needs nothing else; in English where no font here draws Chinese."""
+    """Write a picture, or for .html a page that needs nothing else; in English, with a warning, without the font."""
     kind = path.suffix.lower()
     with fonts(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts draw an SVG's text
+        figure = draw(found, _name(found))
         if kind == ".html":
-            write_text(path, _page(found, _svg(draw(found))))
+            write_text(path, _page(found, _svg(figure)))
             return
-        has_chinese = len(rcParams["font.family"]) > 1
-        with nullcontext() if kind == ".svg" or has_chinese or _("trained").isascii() else speaking("en"):
-            draw(found).savefig(path, dpi=150, bbox_inches="tight", facecolor="white")
+        is_english = kind != ".svg" and lacks_letters(figure)
+        if is_english:
+            with speaking("en"):
+                figure = draw(found, "text" if has_chinese(_name(found)) else _name(found))
+        figure.savefig(path, dpi=150, bbox_inches="tight", facecolor="white")
+    if is_english:
+        warnings.warn(
+            _(
+                "matplotlib knows no font with Chinese letters: {name} is in English. Save an .svg, or install such a "
+                "font (Noto Sans CJK) and delete {cache}, where matplotlib keeps its list."
+            ).format(name=path.name, cache=get_cachedir()),
+            stacklevel=3,
+        )
 
 
-def draw(found: Ladder) -> Figure:
-    """The losses, the curve with what 95 % of new sizes should reach, the forecast and the check."""
+def draw(found: Ladder, source: str) -> Figure:
+    """The losses, the curve with what 95 % of new sizes should reach, the forecast and the check.
+
+    Args:
+        found: The ladder.
+        source: What its text is called.
+    """
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     axes = figure.add_subplot(xscale="log", yscale="log")
     forecast = found.forecast()
@@ -90,7 +105,7 @@ def draw(found: Ladder) -> Figure:
     tokens = found.rungs[0].tokens
     same = all(rung.tokens == tokens for rung in found.rungs)
     said = _("{source}: {tokens} tokens for each size") if same else _("{source}: {tokens} tokens and more")
-    axes.set_title(said.format(source=_name(found), tokens=short(tokens)), fontsize=10, loc="left")
+    axes.set_title(said.format(source=source, tokens=short(tokens)), fontsize=10, loc="left")
     axes.legend(frameon=False, fontsize=8)
     return figure
 

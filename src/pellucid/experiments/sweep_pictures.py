@@ -195,6 +195,15 @@ def fonts() -> Iterator[None]:
 
 def _format(figure: Figure) -> str:
     """PNG; SVG, whose text the reader's own fonts show, where letters are missing here."""
-    text = "".join(found.get_text() for found in figure.findobj(matplotlib.text.Text))
-    chinese = any(ord(letter) > 0x2E7F for letter in text)
-    return "svg" if chinese and len(matplotlib.rcParams["font.family"]) == 1 else "png"
+    return "svg" if lacks_letters(figure) else "png"
+
+
+def lacks_letters(figure: Figure) -> bool:
+    """Whether there is Chinese in it that no font here draws: within `fonts`."""
+    return len(matplotlib.rcParams["font.family"]) == 1 and any(
+        has_chinese(text.get_text()) for text in figure.findobj(matplotlib.text.Text)
+    )
+
+
+def has_chinese(text: str) -> bool:
+    return any(ord(letter) > 0x2E7F for letter in text)
