@@ -229,3 +229,9 @@ def test_figures():
     assert flow((12288,), "token") == "token × 12288"
     assert cut("a.blocks[0:5,6:11,12:17].*.up") == "a.blocks[0:5,…].*.up"
     assert cut("blocks[3:61]") == "blocks[3:61]"
+
+
+def test_where_nothing_was_published_the_source_still_stands():
+    text = printed(network("opus-mt-en-de"))
+    assert f"configuration: {catalogue.find('opus-mt-en-de').source}" in text
+    assert "published: " not in text

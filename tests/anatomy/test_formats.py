@@ -12,7 +12,7 @@ from pellucid.anatomy import catalogue, families
 from pellucid.anatomy.counts import parameters
 from pellucid.anatomy.memory import gguf
 from pellucid.anatomy.memory.formats import FORMATS, known, weights
-from pellucid.anatomy.memory.sizes import said
+from pellucid.anatomy.memory.sizes import as_bytes
 from pellucid.anatomy.tree import Linear, Part, Sequence
 
 LLAMA_3_1_8B = {  # bits a weight and GiB, llama.cpp's tools/quantize/README.md
@@ -125,7 +125,7 @@ def test_every_number_is_stored_once_and_opens(model):
             formula, size = re.fullmatch(r"[^:]+: (.*) = ([\d.,]+ \w?B) \(.*\)", line).groups()
             if re.fullmatch(r"(\w+: )?[\d,× /]+", formula):
                 value = eval(re.sub(r"^\w+: |,", "", formula).replace("×", "*"))
-                assert said(value).startswith(size)
+                assert as_bytes(value).startswith(size)
 
 
 @given(st.sampled_from(FORMATS), st.sampled_from(FORMATS))
@@ -150,5 +150,5 @@ def test_what_is_wrong_is_told():
 
 
 def test_gb_and_gib_are_both_said():
-    assert said(4_912_898_048) == "4.91 GB (4.58 GiB)"
-    assert (said(1500), said(2e6), said(12)) == ("1.50 kB (1.46 KiB)", "2.00 MB (1.91 MiB)", "12 B")
+    assert as_bytes(4_912_898_048) == "4.91 GB (4.58 GiB)"
+    assert (as_bytes(1500), as_bytes(2e6), as_bytes(12)) == ("1.50 kB (1.46 KiB)", "2.00 MB (1.91 MiB)", "12 B")

@@ -36,7 +36,7 @@ class Sizes:
     def explain(self) -> list[str]:
         """Each part and what it is computed from."""
         names = titles()
-        return [f"{names[part.name]}: {part.formula} = {said(part.bytes)}" for part in self.parts]
+        return [f"{names[part.name]}: {part.formula} = {as_bytes(part.bytes)}" for part in self.parts]
 
     def json(self) -> dict[str, Any]:
         """Plain data."""
@@ -70,7 +70,7 @@ def titles() -> dict[str, str]:
     }
 
 
-def said(size: float) -> str:
+def as_bytes(size: float) -> str:
     """Bytes for a reader, in powers of ten and of two, which are often taken for one another: 4.92 GB (4.58 GiB)."""
     for power, decimal, binary in ((3, "GB", "GiB"), (2, "MB", "MiB"), (1, "kB", "KiB")):
         if size >= 1000**power:

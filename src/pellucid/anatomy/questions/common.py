@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pellucid.anatomy.cost import devices
@@ -63,10 +62,3 @@ def without_device(**given: float | None) -> None:
                 "--device",
                 _("--device a100-80gb, say, or --device here; --hardware shows all."),
             )
-
-
-def tables() -> ModuleType:
-    """What shows answers in a terminal: data needs none of it."""
-    from pellucid.anatomy.shown import tables
-
-    return tables

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pellucid.anatomy import catalogue, counts, families
 from pellucid.anatomy.cost import devices, optimal
-from pellucid.anatomy.questions.common import find_device, tables
+from pellucid.anatomy.questions.common import find_device
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -36,7 +36,9 @@ class Models:
     rows: tuple[Model, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        return tables().models(self)
+        from pellucid.anatomy.shown import tables
+
+        return tables.models(self)
 
     def json(self) -> list[dict[str, Any]]:
         return [asdict(row.entry) | {"total": row.total, "active": row.active} for row in self.rows]
@@ -66,7 +68,9 @@ class Hardware:
     rows: tuple[devices.Device, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        return tables().hardware(self)
+        from pellucid.anatomy.shown import tables
+
+        return tables.hardware(self)
 
     def json(self) -> list[dict[str, Any]]:
         return [asdict(row) for row in self.rows]
@@ -83,7 +87,9 @@ class Bought(NamedTuple):
     budget: optimal.Budget
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        return tables().budget(self.budget)
+        from pellucid.anatomy.shown import tables
+
+        return tables.budget(self.budget)
 
     def json(self) -> dict[str, Any]:
         return asdict(self.budget)

@@ -9,7 +9,7 @@ from pellucid.anatomy import counts
 from pellucid.anatomy.cost import devices, generating
 from pellucid.anatomy.memory import formats, serving
 from pellucid.anatomy.memory.sizes import whole
-from pellucid.anatomy.questions.common import find_device, tables, text_length, without_device
+from pellucid.anatomy.questions.common import find_device, text_length, without_device
 from pellucid.anatomy.tree import Embedding, Linear, walk
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ class Serving:
         return [*self.sizes.explain(), *(self.speed.explain() if self.speed else [])]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        return tables().serving(self)
+        from pellucid.anatomy.shown import tables
+
+        return tables.serving(self)
 
     def json(self) -> dict[str, Any]:
         return asdict(self) | {"sizes": self.sizes.json(), "fits": self.fits}

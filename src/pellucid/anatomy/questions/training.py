@@ -9,7 +9,7 @@ from pellucid.anatomy.cost import devices
 from pellucid.anatomy.cost.assumptions import positive
 from pellucid.anatomy.cost.training import Cost, from_device_hours, implied_utilisation, training_cost
 from pellucid.anatomy.memory import sharding as sharded
-from pellucid.anatomy.questions.common import find_device, tables, text_length, without_device
+from pellucid.anatomy.questions.common import find_device, text_length, without_device
 from pellucid.errors import PellucidError
 from pellucid.language import _
 
@@ -50,7 +50,9 @@ class Training:
         return list(dict.fromkeys(line for part in parts if part for line in part.explain()))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        return tables().training(self)
+        from pellucid.anatomy.shown import tables
+
+        return tables.training(self)
 
     def json(self) -> dict[str, Any]:
         sizes = {"memory": self.memory, "recomputed": self.recomputed}

@@ -126,9 +126,7 @@ def _of_entry(entry: catalogue.Entry, name: str) -> Anatomy:
             translated(entry.source),
             _("Rumoured are {words}.").format(words=entry.published) if entry.published else "",
         )
-    note = _("the published model {title}: {source}").format(title=entry.title, source=entry.source)
-    network = of_config(entry.config, name, entry.name, (note,))
-    return replace(network, entry=entry)
+    return replace(of_config(entry.config, name, entry.name), entry=entry)
 
 
 def _of_shape(text: str) -> Anatomy:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pellucid.anatomy import families
-from pellucid.anatomy.memory.sizes import said
+from pellucid.anatomy.memory.sizes import as_bytes
 from pellucid.anatomy.reading import tensors
 from pellucid.anatomy.reading.gguf_config import config_of
 from pellucid.anatomy.report import Anatomy
@@ -248,9 +248,9 @@ def _said(held: Mapping[str, Stored], path: Path) -> tuple[str, ...]:
     """The bytes of a file's tensors, exact, by number format."""
     formats = by_format(held)
     numbers, size = (sum(getattr(h, name) for h in formats.values()) for name in ("numbers", "bytes"))
-    each = ", ".join(f"{name} {said(h.bytes)}" for name, h in formats.items())
+    each = ", ".join(f"{name} {as_bytes(h.bytes)}" for name, h in formats.items())
     line = _("{file}: {n:,} tensors of {size}, {bits:.2f} bits a number: {each}")
-    return (line.format(file=path.name, n=len(held), size=said(size), bits=8 * size / max(1, numbers), each=each),)
+    return (line.format(file=path.name, n=len(held), size=as_bytes(size), bits=8 * size / max(1, numbers), each=each),)
 
 
 def of_config(config: dict[str, Any], name: str, where: str, notes: tuple[str, ...] = ()) -> Anatomy:

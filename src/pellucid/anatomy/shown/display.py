@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.console import Group as Lines
@@ -15,17 +15,15 @@ from pellucid.anatomy.compare import Comparison
 from pellucid.anatomy.explain import Formula
 from pellucid.anatomy.findings import linear_stacks, unread_masks, unused
 from pellucid.anatomy.memory import formats, serving, sharding
-from pellucid.anatomy.memory.sizes import said as as_bytes
+from pellucid.anatomy.memory.sizes import as_bytes
 from pellucid.anatomy.reading.tensors import is_bare
+from pellucid.anatomy.report import Anatomy
 from pellucid.anatomy.shown.formula_display import comparison, formula
 from pellucid.anatomy.shown.tensors_display import tensor_lines
-from pellucid.anatomy.shown.tree_display import branches, figure
+from pellucid.anatomy.shown.tree_display import branches, makeup
 from pellucid.anatomy.shown.words import add, cut, heading, kinds, share, short, table
 from pellucid.anatomy.tree import Convolution, Linear, walk
 from pellucid.language import _, translated
-
-if TYPE_CHECKING:
-    from pellucid.anatomy.report import Anatomy
 
 FORMATS = ("fp32", "bf16", "int8", "int4")
 STATE = ("weights", "gradients", "optimiser")  # the parts of a training's memory that only the parameters decide
@@ -42,7 +40,7 @@ def rendered(answer: Any, depth: int | None = None, length: int | None = None) -
         return formula(answer)
     if isinstance(answer, Comparison):
         return comparison(answer)
-    if hasattr(answer, "tree"):
+    if isinstance(answer, Anatomy):
         return Lines(*lines(answer, depth, length))
     return answer
 
@@ -86,17 +84,16 @@ def _headline(anatomy: Anatomy) -> Iterator[Text]:
         title.append(f"  {anatomy.name}, {entry.year}", style="dim")
     yield title
     for note in anatomy.notes:
-        if not entry or entry.source not in note:  # which stands beside what was published
-            yield Text(note, style="dim")
+        yield Text(note, style="dim")
     both = _("{n:,} parameters, {neurons:,} neurons")
     if counted.total >= 10_000:
         both = _("{n:,} parameters ({short}), {neurons:,} neurons")
     said = both.format(n=counted.total, short=short(counted.total), neurons=anatomy.neurons.total)
     yield Text(said, style="bold")
-    if entry and entry.published:
+    if entry:
         yield Text(published(anatomy))
-        if entry.note:
-            yield Text(_("Note: {note}").format(note=translated(entry.note)), style="dim")
+    if entry and entry.note:
+        yield Text(_("Note: {note}").format(note=translated(entry.note)), style="dim")
     if any(0 < visit.times < visit.copies for visit in walk(anatomy.tree)):
         said = _("active: {n:,} ({share}) of the parameters meet one token; its router leaves the other experts out")
         yield Text(said.format(n=counted.active, share=share(counted.active, counted.total)))
@@ -111,9 +108,11 @@ def _headline(anatomy: Anatomy) -> Iterator[Text]:
 
 
 def published(anatomy: Anatomy) -> str:
-    """The published total beside the counted one."""
+    """The published total beside the counted one, where there is one; in any case whose network it is."""
     entry, total = anatomy.entry, anatomy.parameters.total
     assert entry is not None
+    if entry.published is None:
+        return _("configuration: {source}").format(source=entry.source)
     said = _("published: {published} ({source})").format(published=entry.published, source=entry.source)
     if entry.published_total is not None:
         difference = total - entry.published_total
@@ -188,7 +187,7 @@ def _relations(anatomy: Anatomy, lengths: dict[str, int]) -> Iterator[str]:
         )
         yield said.format(
             path=cut(convolution.path),
-            figure=figure(leaf),
+            figure=makeup(leaf),
             dimensions=" × ".join(map(str, leaf.output)),
             neurons=leaf.neurons,
             formula=" + ".join(" × ".join(map(str, shape)) for shape in leaf.tensors.values()),

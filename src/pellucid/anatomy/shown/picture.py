@@ -138,7 +138,7 @@ def _head(anatomy: Anatomy) -> str:
         n=anatomy.parameters.total, neurons=anatomy.neurons.total
     )
     lines = [f"<h1>{escape(_title(anatomy))}</h1>", f'<p class="lead">{escape(lead)}</p>']
-    if anatomy.entry and anatomy.entry.published:
+    if anatomy.entry:
         lines.append(f'<p class="quiet">{escape(published(anatomy))}</p>')
     return f"<header>{''.join(lines)}</header>"
 

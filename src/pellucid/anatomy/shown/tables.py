@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from pellucid.anatomy.cost.assumptions import figure
-from pellucid.anatomy.memory.sizes import Sizes, said, titles
+from pellucid.anatomy.memory.sizes import Sizes, as_bytes, titles
 from pellucid.anatomy.shown.words import add, short, table
 from pellucid.language import _, translated
 
@@ -93,7 +93,7 @@ def serving(answer: Serving) -> Lines:
     yield Text(shape.format(**at, length=answer.length), style="bold")
     yield _sizes(answer.sizes)
     if answer.token:
-        yield Text(_("One more token of a text takes {size}.").format(size=said(answer.token)))
+        yield Text(_("One more token of a text takes {size}.").format(size=as_bytes(answer.token)))
     if answer.device is not None:
         yield _verdict(answer.fits, answer.devices, answer.device)
         most = _("At most {batch:,} at once.")
@@ -128,7 +128,7 @@ def training(answer: Training) -> Lines:
     if answer.device is not None and answer.memory is not None:
         yield _verdict(answer.fits, answer.devices, answer.device)
         if answer.recomputed is not None:
-            yield Text(_("With --recompute it takes {size}.").format(size=said(answer.recomputed.total)))
+            yield Text(_("With --recompute it takes {size}.").format(size=as_bytes(answer.recomputed.total)))
         if answer.smallest is None:
             yield Text(_("On no number of these devices does it fit."))
         elif answer.sharding != "none":
@@ -162,7 +162,7 @@ def _beyond(context: int | None, length: int) -> Lines:
 
 
 def _verdict(fits: bool | None, n: int, device: Device) -> Text:
-    where = _("{n:,} × {device}, {size} each").format(n=n, device=device.title, size=said(device.memory))
+    where = _("{n:,} × {device}, {size} each").format(n=n, device=device.title, size=as_bytes(device.memory))
     if fits:
         return Text(_("Fits: {where}.").format(where=where), style="green")
     return Text(_("Does not fit: {where}.").format(where=where), style="red")
@@ -173,8 +173,8 @@ def _sizes(sizes: Sizes) -> Table:
     rows = table(_("memory"), ("", "right"))
     names = titles()
     for name in dict.fromkeys(part.name for part in sizes.parts):
-        add(rows, names[name], said(sizes[name]))
-    add(rows, _("in all"), said(sizes.total), style="bold")
+        add(rows, names[name], as_bytes(sizes[name]))
+    add(rows, _("in all"), as_bytes(sizes.total), style="bold")
     return rows
 
 

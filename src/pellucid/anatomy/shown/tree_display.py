@@ -43,7 +43,7 @@ class Branch:
     """A line of the tree; what is counted are all its copies."""
 
     name: str
-    figure: str
+    makeup: str  # such as 12288 → 49152
     parameters: int
     neurons: int
     shape: Shape  # of what it writes
@@ -74,7 +74,7 @@ def branches(tree: Node, depth: int | None = None) -> Iterator[RenderableType]:
             folded, layers = folded + 1, layers + row.layers
             what = Text(_("{n} layers").format(n=row.layers), style="dim")
         else:
-            what = Text(row.figure)
+            what = Text(row.makeup)
         own = f"{row.parameters:,}" if row.parameters else _("tied") if row.tied else ""
         lines.add_row(name, what, own, f"{row.neurons:,}" if row.neurons else "", flow(row.shape, row.positions))
     yield lines
@@ -119,7 +119,7 @@ def branch(
     shape = before if isinstance(node, Activation) and prod(before) == node.width else node.output
     tied = getattr(node, "tied_to", None) is not None
     neurons = max(copies, times) * node.neurons
-    return Branch(name, figure(node), copies * node.parameters, neurons, shape, positions, tied)
+    return Branch(name, makeup(node), copies * node.parameters, neurons, shape, positions, tied)
 
 
 def _parent(name: str, children: list[Branch], positions: str | int = 1) -> Branch:
@@ -153,7 +153,7 @@ def flow(dimensions: Shape, positions: str | int = 1) -> str:
     return " × ".join([*before, *map(str, dimensions)])
 
 
-def figure(leaf: Layer) -> str:
+def makeup(leaf: Layer) -> str:
     """What a layer is made of, in a few characters: 12288 → 49152."""
     match leaf:
         case Linear():
