@@ -99,20 +99,15 @@ def train(
             texts are.
     """
     facts = network.entry.training if network.entry else None
-    examples = tokens if tokens is not None else facts.tokens if facts else None
-    if examples is None:
-        raise PellucidError(
-            _("How many tokens shall the training see?"),
-            network.name,
-            _("Say --tokens 300B, say: nothing was published of it."),
-        )
-    positive(examples, "tokens")
+    examples = _examples(network, tokens)
     tree, text = network.tree, text_length(network, length)
     length, is_text = text or 1, text is not None
     step = network.training_step(recompute=recompute, token=length, source=length)
     rule = 6 * network.parameters.active * examples if is_text else None
     exact = step.flops * examples / length
-    hardware = find_device(device or (facts.device if facts else None)) if device or (facts and facts.device) else None
+    device = device or (facts.device if facts else None)
+    hardware = find_device(device) if device else None
+    sharding = _sharding(sharding, devices)
     shape: dict[str, Any] = {
         "batch": batch,
         "length": length,
@@ -121,13 +116,6 @@ def train(
         "optimiser": optimiser,
         "recompute": recompute,
     }
-    sharding = sharding or ("fsdp" if devices > 1 else "none")
-    if sharding == "none" and devices > 1:
-        raise PellucidError(
-            _("{n:,} devices with nothing between them are as many trainings.").format(n=devices),
-            "sharding",
-            _("--sharding ddp, where each holds the whole network; zero1, zero2, zero3 or fsdp share it out."),
-        )
     if hardware is None:
         without_device(price=price, utilisation=utilisation)
     sizes = sharded.train(tree, devices=devices, sharding=sharding, **shape)
@@ -136,7 +124,6 @@ def train(
         recomputed = sharded.train(tree, devices=devices, sharding=sharding, **shape | {"recompute": True})
     costs: dict[str, Any] = {}
     if hardware is not None:
-        source = "6ND" if is_text else _("exact by operation")
         costs["cost"] = training_cost(
             rule or exact,
             hardware,
@@ -144,7 +131,7 @@ def train(
             utilisation=utilisation,
             precision="fp32" if precision == "fp32" else None,
             price=price,
-            source=_rumoured(network, source),
+            source="6ND" if is_text else _("exact by operation"),
         )
     if rule and facts and facts.hours and hardware and hardware.name == facts.device and examples == facts.tokens:
         costs["published"] = from_device_hours(facts.hours, devices, price, device=hardware, source=facts.source)
@@ -167,6 +154,26 @@ def train(
     )
 
 
-def _rumoured(network: Anatomy, source: str) -> str:
-    status = network.entry.status if network.entry else None
-    return f"{source}, {status}" if status else source
+def _examples(network: Anatomy, tokens: float | None) -> float:
+    """How many the training sees: as asked, or as was published."""
+    published = network.entry.training if network.entry else None
+    examples = tokens if tokens is not None else published.tokens if published else None
+    if examples is None:
+        raise PellucidError(
+            _("How many tokens shall the training see?"),
+            network.name,
+            _("Say --tokens 300B, say: nothing was published of it."),
+        )
+    return positive(examples, "tokens")
+
+
+def _sharding(asked: str | None, devices: int) -> str:
+    """How the devices share the state: as asked, or so that each holds its share of all."""
+    sharding = asked or ("fsdp" if devices > 1 else "none")
+    if sharding == "none" and devices > 1:
+        raise PellucidError(
+            _("{n:,} devices with nothing between them are as many trainings.").format(n=devices),
+            "sharding",
+            _("--sharding ddp, where each holds the whole network; zero1, zero2, zero3 or fsdp share it out."),
+        )
+    return sharding

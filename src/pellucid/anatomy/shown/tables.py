@@ -134,6 +134,15 @@ def training(answer: Training) -> Lines:
         elif answer.sharding != "none":
             said_so = _("It fits on {n:,} of them or more, shared out by {sharding}.")
             yield Text(said_so.format(n=answer.smallest, sharding=answer.sharding))
+    if answer.cost is not None or answer.published is not None:
+        yield _costs(answer)
+    if answer.utilisation is not None:
+        yield Text(_("The published hours mean a utilisation of {share:.1%}.").format(share=answer.utilisation))
+    yield from _formulas(answer.explain())
+
+
+def _costs(answer: Training) -> Table:
+    """Time, money and energy, as foretold and as they were published."""
     rows = table("", (_("device-hours"), "right"), (_("days"), "right"), (_("money"), "right"), (_("energy"), "right"))
     for name, cost in ((_("foretold"), answer.cost), (_("published"), answer.published)):
         if cost is not None:
@@ -145,11 +154,7 @@ def training(answer: Training) -> Lines:
                 "–" if cost.money is None else f"{figure(cost.money)} $",
                 "–" if cost.energy_kwh is None else _energy(cost.energy_kwh),
             )
-    if rows.row_count:
-        yield rows
-    if answer.utilisation is not None:
-        yield Text(_("The published hours mean a utilisation of {share:.1%}.").format(share=answer.utilisation))
-    yield from _formulas(answer.explain())
+    return rows
 
 
 def _energy(kwh: float) -> str:
