@@ -62,7 +62,7 @@ def test_llama_2_70b():
     assert cost.money == pytest.approx(2e6, rel=0.003)
     assert from_device_hours(1_720_320, 6000, 2).money == 3_440_640
     assert cost.reasons["hours"].endswith("1,720,320 / 6,000 = 286.7 (11.95 days)")
-    assert cost.reasons["money"].endswith("1,720,320 x 1.16 $ = 1,995,571 $")
+    assert cost.reasons["money"].endswith("1,720,320 × 1.16 $ = 1,995,571 $")
     assert cost.explain() == list(cost.reasons.values())
 
 
@@ -94,7 +94,7 @@ def test_every_number_says_what_it_rests_on():
     assert A100.price_date in cost.reasons["price"]
     assert cost.reasons["device_hours"].endswith("(6 x 68,976,648,192 x 2e12)")
     assert "400 W" in cost.reasons["power"]
-    assert "x 1.1" in cost.reasons["energy_kwh"]
+    assert "× 1.1" in cost.reasons["energy_kwh"]
     rumoured = from_device_hours(25_000 * 95 * 24, 25_000, 1, source="rumour")
     assert "rumour" in rumoured.reasons["device_hours"]
 

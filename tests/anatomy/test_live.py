@@ -600,7 +600,7 @@ def test_the_one_layer_that_a_stack_is_equal_to(bias):
     x = r(32, 784)
     one = F.linear(x.double(), weight, offset)
     assert torch.allclose(module(x).double(), one, rtol=1e-5, atol=1e-6)
-    assert "784 x 10: " in str(stack)
+    assert "784 × 10: " in str(stack)
 
 
 def one_layer(layers):
@@ -618,7 +618,7 @@ def one_layer(layers):
 def test_a_narrow_layer_between_bounds_the_rank():
     (stack,) = linear_stacks(live.read(pieces(nn.Linear(16, 2, bias=False), nn.Linear(2, 16, bias=False)), r(1, 16)))
     assert (stack.is_low_rank, stack.rank) == (True, 2)
-    assert "of rank <= 2" in str(stack)
+    assert "of rank ≤ 2" in str(stack)
     between = pieces(nn.Linear(6, 6), nn.Dropout(0.1), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
     assert not linear_stacks(live.read(between, r(1, 6)))
 

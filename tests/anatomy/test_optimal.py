@@ -58,7 +58,7 @@ def test_a_budget_is_explained():
     for words in ("assumed", "lambda.ai", "1,000 $ / 2.79 $ = 358.4", "20 tokens a parameter", "Besiroglu", "nats"):
         assert words in lines
     assert len([name for name in budget.reasons if name.startswith("optimum")]) == len(budget.optima) == 3
-    assert "100 x 8 = 800" in what_fits(A100, hours=100, devices=8).reasons["device_hours"]
+    assert "100 × 8 = 800" in what_fits(A100, hours=100, devices=8).reasons["device_hours"]
 
 
 def test_extrapolation_is_said():

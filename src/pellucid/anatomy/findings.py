@@ -43,12 +43,12 @@ class Stack:
 
     def __str__(self) -> str:
         line = _(
-            "{paths}: no activation between, so equal to one linear layer {inputs} x {outputs}: {one:,} parameters in "
+            "{paths}: no activation between, so equal to one linear layer {inputs} × {outputs}: {one:,} parameters in "
             "place of {all:,}"
         )
         if self.is_low_rank:
             line = _(
-                "{paths}: no activation between, so equal to one linear layer {inputs} x {outputs} of rank <= {rank}: "
+                "{paths}: no activation between, so equal to one linear layer {inputs} × {outputs} of rank ≤ {rank}: "
                 "{one:,} parameters in place of {all:,}"
             )
         return line.format(

@@ -58,9 +58,9 @@ def generating_cost(
     reading = read / (together * device.bandwidth)
     computing = batch * positive(flops, "flops") / (together * peak)
     speed = batch / max(reading, computing)
-    line = _("reading: (weights + batch x cache) / (devices x bandwidth) = {bytes:.4g} / {rate:.4g} = {ms} ms a step")
+    line = _("reading: (weights + batch × cache) / (devices × bandwidth) = {bytes:.4g} / {rate:.4g} = {ms} ms a step")
     reasons = {"reading": line.format(bytes=read, rate=together * device.bandwidth, ms=figure(1000 * reading))}
-    line = _("computing: batch x FLOPs / (devices x peak, {precision}) = {flops:.4g} / {rate:.4g} = {ms} ms a step")
+    line = _("computing: batch × FLOPs / (devices × peak, {precision}) = {flops:.4g} / {rate:.4g} = {ms} ms a step")
     reasons["computing"] = line.format(
         precision=name, flops=batch * flops, rate=together * peak, ms=figure(1000 * computing)
     )
@@ -70,6 +70,6 @@ def generating_cost(
     price, reasons["price"] = priced(device, price)
     money = None if price is None else 1e6 / speed / 3600 * together * price
     if money is not None:
-        line = _("a million tokens >= 1,000,000 / {speed} / 3600 x {devices:,} x {price:g} $ = {money} $")
+        line = _("a million tokens ≥ 1,000,000 / {speed} / 3600 × {devices:,} × {price:g} $ = {money} $")
         reasons["money"] = line.format(speed=figure(speed), devices=devices, price=price, money=figure(money))
     return Generating(speed, "bandwidth" if reading >= computing else "compute", money, reasons)

@@ -104,11 +104,11 @@ def what_fits(
     else:
         assert hours is not None
         device_hours = positive(hours, "hours") * positive(devices, "devices", least=1)
-        line = _("device-hours = hours x devices = {hours} x {devices:,} = {all}")
+        line = _("device-hours = hours × devices = {hours} × {devices:,} = {all}")
     amounts = {"money": figure(money or 0), "hours": figure(hours or 0), "all": figure(device_hours)}
     reasons["device_hours"] = line.format(price=price, devices=devices, **amounts)
     flops = device_hours * 3600 * speed
-    line = _("FLOPs = device-hours x 3600 x peak x utilisation = {hours} x 3600 x {speed:.4g} = {flops:.4g}")
+    line = _("FLOPs = device-hours × 3600 × peak × utilisation = {hours} × 3600 × {speed:.4g} = {flops:.4g}")
     reasons["flops"] = line.format(hours=figure(device_hours), speed=speed, flops=flops)
     optima = compute_optimal(flops)
     for number, best in enumerate(optima, 1):

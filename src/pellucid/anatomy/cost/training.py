@@ -57,7 +57,7 @@ def training_cost(
     """
     speed, reasons = reached(device, utilisation, precision)
     device_hours = positive(flops, "flops") / (speed * 3600)
-    line = _("device-hours = FLOPs / (peak x utilisation x 3600) = {flops:.4g} / ({speed:.4g} x 3600) = {hours}")
+    line = _("device-hours = FLOPs / (peak × utilisation × 3600) = {flops:.4g} / ({speed:.4g} × 3600) = {hours}")
     line = line.format(flops=flops, speed=speed, hours=figure(device_hours)) + (f" ({source})" if source else "")
     cost = from_device_hours(device_hours, devices, price, device=device, power=power, pue=pue)
     return replace(cost, reasons=reasons | cost.reasons | {"device_hours": line})
@@ -85,12 +85,12 @@ def from_device_hours(
     price, reasons["price"] = priced(device, price)
     money = None if price is None else device_hours * price
     if money is not None:
-        line = _("money = device-hours x price = {hours} x {price:g} $ = {money} $")
+        line = _("money = device-hours × price = {hours} × {price:g} $ = {money} $")
         reasons["money"] = line.format(hours=figure(device_hours), price=price, money=figure(money))
     power, reasons["power"] = powered(device, power)
     energy = None if power is None else device_hours * power * positive(pue, "pue", least=1) / 1000
     if energy is not None:
-        line = _("energy = device-hours x power x PUE = {hours} x {power:g} W x {pue:g} = {energy} kWh")
+        line = _("energy = device-hours × power × PUE = {hours} × {power:g} W × {pue:g} = {energy} kWh")
         reasons["energy_kwh"] = line.format(hours=figure(device_hours), power=power, pue=pue, energy=figure(energy))
     return Cost(device_hours, hours, money, energy, reasons)
 
