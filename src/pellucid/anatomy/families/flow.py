@@ -142,6 +142,11 @@ class Flow:
         self.add(name, Linear(self.channels, outputs), kind)
         self.channels, self.kind = outputs, kind
 
+    def dense_at_each_place(self, name: str, outputs: int) -> None:
+        """The same dense layer at each place, over the channels: what a convolution of 1 x 1 computes."""
+        self.add(name, Linear(self.channels, outputs), "dense", self.height * self.width)
+        self.channels, self.kind = outputs, "dense"
+
     def dropout(self, name: str, p: float) -> None:
         self.add(name, Dropout(prod(self.shape), p), self.kind)
 

@@ -220,7 +220,10 @@ def densenet(fields: Fields) -> Sequence:
 
 
 def convnext(fields: Fields) -> Sequence:
-    """ConvNeXt (Liu et al. 2022, figure 4), and V2 (Woo et al. 2023, figure 5), which norms in place of its scale."""
+    """ConvNeXt (Liu et al. 2022, figure 4), and V2 (Woo et al. 2023, figure 5), which norms in place of its scale.
+
+    What the figure calls convolutions of 1 x 1 are dense layers at each place in the authors' code and others'.
+    """
     depths = fields.sizes("depths")
     widths = fields.sizes("hidden_sizes", len(depths))
     is_scaled, is_second = fields.rate("layer_scale_init_value") > 0, fields.name("model_type") == "convnextv2"
@@ -229,11 +232,11 @@ def convnext(fields: Fields) -> Sequence:
     def block(flow: Flow, width: int) -> None:
         flow.convolution("depthwise", width, 7, groups=width)
         flow.layer_norm("norm")
-        flow.convolution("wide", 4 * width, 1)
+        flow.dense_at_each_place("wide", 4 * width)
         flow.activation("activation", function)
         if is_second:
             flow.layer_norm("response_norm")
-        flow.convolution("narrow", width, 1)
+        flow.dense_at_each_place("narrow", width)
         if is_scaled:
             flow.add("scale", Lone((width,)), "convolution")
 
