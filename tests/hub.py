@@ -29,6 +29,8 @@ def counted_by_torch(config: dict[str, Any], device: str = "meta", **shapes: tup
     network = build(config, device=device).eval().requires_grad_(False)
     if network._can_set_attn_implementation():
         network.set_attn_implementation("eager")
+    if network._can_set_experts_implementation():
+        network.set_experts_implementation("eager")
     inputs = {
         name: torch.zeros(shape, dtype=torch.long if name.endswith("ids") else torch.float32, device=device)
         for name, shape in shapes.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
 from pellucid.anatomy.tree import (
@@ -28,9 +28,11 @@ class Experts:
     n: int
     active: int
     d_ff: int  # of each expert
+    bias: bool | None = None  # in each expert; None: as where there is no mixture
     shared_d_ff: int = 0  # of the experts that every token goes through, side by side
     shared_gate: bool = False  # Qwen2-MoE: one more neuron says how much of the shared expert is added
     router_bias: bool = False  # DeepSeek-V3: balances the load; moved by a rule, not by gradients
+    fixed_bias: bool = False  # the same, saved as a parameter that is not trained (ERNIE 4.5)
     biased_router: bool = False  # its choice is a dense layer with bias (gpt-oss)
     layers: tuple[bool, ...] | None = None  # which layers are mixtures; None: all
 
@@ -225,7 +227,10 @@ def _experts(shape: DecoderShape) -> Sequence:
     parts: list[Part] = [Part("router", Linear(shape.d_model, experts.n, experts.biased_router))]
     if experts.router_bias:
         parts.append(Part("router_bias", Buffer((experts.n,))))
-    child: Node = _feed_forward(shape, experts.d_ff)
+    if experts.fixed_bias:
+        parts.append(Part("router_bias", Lone((experts.n,), fixed=True)))
+    bias = shape.ff_bias if experts.bias is None else experts.bias
+    child: Node = _feed_forward(replace(shape, ff_bias=bias), experts.d_ff)
     parts.append(Part("experts", Repeat(experts.n, child, active=experts.active)))
     if experts.shared_d_ff:
         parts.append(Part("shared", _feed_forward(shape, experts.shared_d_ff)))

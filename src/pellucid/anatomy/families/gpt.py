@@ -21,7 +21,7 @@ def gpt2(fields: Fields) -> Sequence:
 
 
 def gptj(fields: Fields) -> Sequence:
-    """GPT-J (Wang and Komatsuzaki 2021): attention and feed-forward side by side behind one norm."""
+    """GPT-J (Wang and Komatsuzaki 2021), CodeGen: attention and feed-forward side by side behind one norm."""
     return _openai(
         fields,
         d_ff=_inner(fields, "n_inner"),
@@ -113,6 +113,31 @@ def opt(fields: Fields) -> Sequence:
         position_rows=fields.size("max_position_embeddings") + 2,
         embedding_width=fields.size("word_embed_proj_dim", fields.size("hidden_size")),
         **_biases(fields, "enable_bias", "enable_bias"),
+        activation=fields.activation("activation_function"),
+        dropout=fields.rate("dropout"),
+    )
+
+
+def biogpt(fields: Fields) -> Sequence:
+    """BioGPT (Luo et al. 2022): GPT-2 with OPT's two rows before the first position."""
+    return _gpt(
+        fields,
+        d_ff=fields.size("intermediate_size"),
+        position_rows=fields.size("max_position_embeddings") + 2,
+        activation=fields.activation("hidden_act"),
+        dropout=fields.rate("hidden_dropout_prob"),
+    )
+
+
+def xglm(fields: Fields) -> Sequence:
+    """XGLM (Lin et al. 2021): GPT-2 with sines for positions."""
+    return _gpt(
+        fields,
+        d_model="d_model",
+        n_layers="num_layers",
+        n_heads="attention_heads",
+        d_ff=fields.size("ffn_dim"),
+        positions="sinusoidal",
         activation=fields.activation("activation_function"),
         dropout=fields.rate("dropout"),
     )

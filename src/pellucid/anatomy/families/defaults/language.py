@@ -40,6 +40,24 @@ GEMMA = {
     "attention_bias": False,
     "sliding_window": 4096,
 }
+COHERE = LLAMA | {
+    "vocab_size": 256000,
+    "hidden_size": 8192,
+    "intermediate_size": 22528,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 64,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
+GLM = LLAMA | {
+    "vocab_size": 151552,
+    "intermediate_size": 13696,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "max_position_embeddings": 131072,
+    "attention_bias": True,
+}
 GPT = {
     "vocab_size": 50257,
     "n_positions": 1024,
@@ -53,6 +71,19 @@ GPT = {
 }
 
 LANGUAGE: dict[str, dict[str, Any]] = {
+    "arcee": LLAMA
+    | {"hidden_size": 2560, "intermediate_size": 18432, "hidden_act": "relu2", "max_position_embeddings": 4096},
+    "biogpt": {
+        "vocab_size": 42384,
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "hidden_act": "gelu",
+        "max_position_embeddings": 1024,
+        "hidden_dropout_prob": 0.1,
+        "tie_word_embeddings": True,
+    },
     "bloom": {
         "vocab_size": 250880,
         "hidden_size": 64,
@@ -61,16 +92,39 @@ LANGUAGE: dict[str, dict[str, Any]] = {
         "seq_length": 2048,
         "tie_word_embeddings": True,
     },
-    "cohere": LLAMA
+    "codegen": GPT
     | {
-        "vocab_size": 256000,
-        "hidden_size": 8192,
-        "intermediate_size": 22528,
-        "num_hidden_layers": 40,
-        "num_attention_heads": 64,
-        "max_position_embeddings": 8192,
+        "vocab_size": 50400,
+        "n_positions": 2048,
+        "n_embd": 4096,
+        "n_layer": 28,
+        "n_head": 16,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "tie_word_embeddings": False,
+    },
+    "cohere": COHERE | {"use_qk_norm": False},
+    "cohere2": COHERE | {"sliding_window": 4096, "sliding_window_pattern": 4},
+    "ernie4_5": LLAMA
+    | {
+        "vocab_size": 103424,
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "head_dim": 128,
+        "max_position_embeddings": 131072,
         "tie_word_embeddings": True,
-        "use_qk_norm": False,
+        "use_bias": False,
+    },
+    "exaone4": LLAMA
+    | {
+        "vocab_size": 102400,
+        "intermediate_size": 16384,
+        "num_key_value_heads": 32,
+        "sliding_window": 4096,
+        "sliding_window_pattern": 4,
     },
     "falcon": {
         "vocab_size": 65024,
@@ -97,16 +151,8 @@ LANGUAGE: dict[str, dict[str, Any]] = {
     },
     "gemma2": GEMMA,
     "gemma3_text": GEMMA | {"vocab_size": 262208, "max_position_embeddings": 131072, "sliding_window_pattern": 6},
-    "glm4": LLAMA
-    | {
-        "vocab_size": 151552,
-        "intermediate_size": 13696,
-        "num_hidden_layers": 40,
-        "num_key_value_heads": 2,
-        "head_dim": 128,
-        "max_position_embeddings": 131072,
-        "attention_bias": True,
-    },
+    "glm": GLM,
+    "glm4": GLM,
     "gpt2": GPT,
     "gpt_bigcode": GPT | {"activation_function": "gelu_pytorch_tanh", "multi_query": True},
     "gpt_neo": {
@@ -144,6 +190,7 @@ LANGUAGE: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "granite": LLAMA,
+    "hunyuan_v1_dense": LLAMA | {"vocab_size": 290943},
     "llama": LLAMA,
     "mamba": {
         "vocab_size": 50280,
@@ -160,6 +207,8 @@ LANGUAGE: dict[str, dict[str, Any]] = {
     },
     "minicpm": LLAMA,
     "ministral": MISTRAL | {"sliding_window": 4096},
+    "ministral3": MISTRAL
+    | {"vocab_size": 131072, "num_hidden_layers": 34, "head_dim": 128, "max_position_embeddings": 262144},
     "mistral": MISTRAL | {"sliding_window": 4096},
     "mpt": {
         "vocab_size": 50368,
@@ -189,6 +238,15 @@ LANGUAGE: dict[str, dict[str, Any]] = {
         "dropout": 0.0,
         "bias": True,
     },
+    "nemotron": LLAMA
+    | {
+        "vocab_size": 256000,
+        "hidden_size": 6144,
+        "intermediate_size": 24576,
+        "num_attention_heads": 48,
+        "hidden_act": "relu2",
+        "max_position_embeddings": 4096,
+    },
     "olmo": LLAMA | {"vocab_size": 50304},
     "olmo2": LLAMA | {"vocab_size": 50304},
     "olmo3": LLAMA | {"vocab_size": 50304, "sliding_window": 4096},
@@ -207,6 +265,16 @@ LANGUAGE: dict[str, dict[str, Any]] = {
         "dropout": 0.1,
         "tie_word_embeddings": True,
     },
+    "persimmon": LLAMA
+    | {
+        "vocab_size": 262144,
+        "intermediate_size": 16384,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 64,
+        "hidden_act": "relu2",
+        "max_position_embeddings": 16384,
+        "qk_layernorm": True,
+    },
     "phi": LLAMA
     | {
         "vocab_size": 51200,
@@ -220,6 +288,18 @@ LANGUAGE: dict[str, dict[str, Any]] = {
     | {"vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "max_position_embeddings": 4096},
     "qwen2": QWEN,
     "qwen3": QWEN | {"head_dim": 128},
+    "seed_oss": LLAMA
+    | {
+        "vocab_size": 155136,
+        "intermediate_size": 27648,
+        "num_hidden_layers": 64,
+        "num_attention_heads": 80,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 524288,
+        "attention_bias": True,
+        "attention_out_bias": False,
+    },
     "smollm3": LLAMA
     | {
         "vocab_size": 128256,
@@ -252,6 +332,18 @@ LANGUAGE: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 4096,
         "hidden_act": "gelu_pytorch_tanh",
         "use_bias": True,
+        "tie_word_embeddings": True,
+    },
+    "vaultgemma": GEMMA,
+    "xglm": {
+        "vocab_size": 256008,
+        "max_position_embeddings": 2048,
+        "d_model": 1024,
+        "ffn_dim": 4096,
+        "num_layers": 24,
+        "attention_heads": 16,
+        "activation_function": "gelu",
+        "dropout": 0.1,
         "tie_word_embeddings": True,
     },
 }

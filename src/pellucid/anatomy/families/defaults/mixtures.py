@@ -41,6 +41,54 @@ MIXTURES: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 8,
         "first_k_dense_replace": 3,
     },
+    "dots1": LLAMA
+    | {
+        "vocab_size": 152064,
+        "hidden_size": 4608,
+        "intermediate_size": 10944,
+        "moe_intermediate_size": 1408,
+        "num_hidden_layers": 62,
+        "num_key_value_heads": 32,
+        "first_k_dense_replace": 0,
+        "sliding_window": 4096,
+        "max_window_layers": 62,
+    },
+    "ernie4_5_moe": LLAMA
+    | {
+        "vocab_size": 103424,
+        "hidden_size": 2560,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 20,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 131072,
+        "tie_word_embeddings": True,
+        "use_bias": False,
+        "moe_intermediate_size": 1536,
+        "moe_k": 6,
+        "moe_num_experts": 64,
+        "moe_num_shared_experts": 2,
+        "moe_layer_start_index": 1,
+        "moe_layer_end_index": -1,
+        "moe_layer_interval": 1,
+    },
+    "flex_olmo": LLAMA
+    | {"vocab_size": 100352, "max_position_embeddings": 4096, "num_experts": 7, "num_experts_per_tok": 5},
+    "glm4_moe": LLAMA
+    | {
+        "vocab_size": 151552,
+        "intermediate_size": 10944,
+        "moe_intermediate_size": 1408,
+        "num_hidden_layers": 46,
+        "num_attention_heads": 96,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "n_routed_experts": 128,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 8,
+        "first_k_dense_replace": 1,
+        "use_qk_norm": False,
+    },
     "gpt_oss": LLAMA
     | {
         "vocab_size": 201088,
@@ -56,6 +104,9 @@ MIXTURES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 131072,
         "attention_bias": True,
     },
+    "granitemoe": LLAMA | {"num_local_experts": 8, "num_experts_per_tok": 2},
+    "granitemoeshared": LLAMA | {"num_local_experts": 8, "num_experts_per_tok": 2, "shared_intermediate_size": 0},
+    "hunyuan_v1_moe": LLAMA | {"vocab_size": 290943, "num_experts": 1, "moe_topk": 1},
     "llama4_text": LLAMA
     | {
         "vocab_size": 202048,
@@ -73,6 +124,19 @@ MIXTURES: dict[str, dict[str, Any]] = {
         "attention_chunk_size": 8192,
         "max_position_embeddings": 131072,
     },
+    "minimax_m2": LLAMA
+    | {
+        "vocab_size": 200064,
+        "hidden_size": 3072,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 62,
+        "num_attention_heads": 48,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 196608,
+        "num_local_experts": 256,
+        "num_experts_per_tok": 8,
+    },
     "mixtral": MISTRAL | {"num_local_experts": 8, "num_experts_per_tok": 2},
     "olmoe": LLAMA
     | {
@@ -84,6 +148,16 @@ MIXTURES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 4096,
         "num_experts": 64,
         "num_experts_per_tok": 8,
+    },
+    "phimoe": LLAMA
+    | {
+        "vocab_size": 32064,
+        "intermediate_size": 6400,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "num_local_experts": 16,
+        "num_experts_per_tok": 2,
+        "lm_head_bias": False,
     },
     "qwen2_moe": QWEN_MOE
     | {
