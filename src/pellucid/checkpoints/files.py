@@ -1,9 +1,7 @@
 """Files of tensors and JSON, read with care and written so that no moment leaves a half-written one behind."""
 
 import json
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from pellucid.checkpoints.headers import INDEX, TENSORS
 from pellucid.checkpoints.json_file import read_json
+from pellucid.checkpoints.whole_file import sync, write_text, write_whole
 from pellucid.errors import PellucidError
 from pellucid.language import _
 
@@ -83,11 +82,14 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[s
     def write(temporary: Path) -> None:
         temporary.touch()
         mode = temporary.stat().st_mode  # by the user's umask; the library makes files that only their owner may read
-        save_file(tensors, temporary, metadata or {"format": "pt"})
+        try:
+            save_file(tensors, temporary, metadata or {"format": "pt"})
+        except SafetensorError as error:  # a full disk is among them
+            raise OSError(str(error)) from error
         temporary.chmod(mode)
         _order_metadata(temporary)
 
-    _write_whole(Path(path), write)
+    write_whole(Path(path), write)
 
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
@@ -96,17 +98,7 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
     Raises:
         PellucidError: when the disk is full or may not be written.
     """
-    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
-    _write_whole(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text whole or not at all.
-
-    Raises:
-        PellucidError: when the disk is full or may not be written.
-    """
-    _write_whole(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
 def replace_folder(temporary: str | Path, final: str | Path) -> None:
@@ -119,12 +111,12 @@ def replace_folder(temporary: str | Path, final: str | Path) -> None:
     temporary, final = Path(temporary), Path(final)
     previous = _previous(final)
     for path in [*temporary.rglob("*"), temporary]:
-        _sync(path)
+        sync(path)
     if final.exists():
         shutil.rmtree(previous, ignore_errors=True)  # what an earlier kill left; only ever while `final` is whole
         final.rename(previous)
     temporary.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
     shutil.rmtree(previous, ignore_errors=True)
 
 
@@ -163,23 +155,6 @@ def _read_shards(folder: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
     return tensors
 
 
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, sync, rename: a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        write(temporary)
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except (SafetensorError, OSError) as error:
-        temporary.unlink(missing_ok=True)
-        raise PellucidError(
-            _("{name} cannot be written: {why}.").format(name=path.name, why=getattr(error, "strerror", None) or error),
-            str(path),
-            _("Free some disk space, or name a folder that you may write to."),
-        ) from error
-
-
 def _order_metadata(path: Path) -> None:
     """Sort the metadata of a safetensors file: the library writes them in the random order of a hash map."""
     with path.open("r+b") as file:
@@ -190,14 +165,3 @@ def _order_metadata(path: Path) -> None:
         assert len(text) <= length, "only the order changes"
         file.seek(8)
         file.write(text.ljust(length))
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold what was written; a crash of the machine then finds it."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open folders
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -89,7 +89,7 @@ def _plain(answer: Prediction) -> dict[str, Any]:
 
 def _save(answers: list[Prediction], path: Path) -> None:
     """Write the answers whole or not at all, one an input."""
-    from pellucid.checkpoints.files import write_text
+    from pellucid.checkpoints.whole_file import write_text
 
     if path.suffix == ".jsonl":
         write_text(path, "".join(json_.dumps(_plain(answer), ensure_ascii=False) + "\n" for answer in answers))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pellucid.checkpoints.files import write_text
+from pellucid.checkpoints.whole_file import write_text
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.training.options import TrainOptions

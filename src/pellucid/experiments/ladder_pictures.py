@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from rich.text import Text
 
-from pellucid.checkpoints.files import write_text
+from pellucid.checkpoints.whole_file import write_text
 from pellucid.experiments.ladder import Ladder
 from pellucid.experiments.ladder_display import axis, formula, sentences, short, table
 from pellucid.experiments.sweep_pictures import COLOURS, fonts, has_chinese, lacks_letters

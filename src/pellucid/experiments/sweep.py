@@ -20,7 +20,8 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pellucid.checkpoints.files import read_json, write_json, write_text
+from pellucid.checkpoints.files import read_json, write_json
+from pellucid.checkpoints.whole_file import write_text
 from pellucid.errors import PellucidError, StoppedError
 from pellucid.language import _
 from pellucid.training.options import TrainOptions

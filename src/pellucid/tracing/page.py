@@ -19,7 +19,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from pellucid.checkpoints.files import write_text
+from pellucid.checkpoints.whole_file import write_text
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.tracing.answers import Answer, Term

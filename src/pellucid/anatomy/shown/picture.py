@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -15,6 +14,7 @@ from pellucid.anatomy.shown.display import published
 from pellucid.anatomy.shown.treemap import Area, Outline, Rect, Treemap, size, treemap
 from pellucid.anatomy.shown.words import cut, kinds, share, short
 from pellucid.anatomy.tree import Linear, Node, Repeat, Sequence, walk
+from pellucid.checkpoints.whole_file import write_text
 from pellucid.errors import PellucidError
 from pellucid.language import _
 
@@ -81,25 +81,12 @@ def save(anatomy: Anatomy, path: Path) -> None:
             str(path),
             _("Choose another name."),
         )
-    _write(path, kinds_of_file[kind](anatomy))
+    write_text(path, kinds_of_file[kind](anatomy))
 
 
 def _is_ours(path: Path) -> bool:
     start = path.read_text("utf-8", "replace")[:2000]
     return MARK in start or MADE in start
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise PellucidError(
-            _("{name} cannot be written: {why}.").format(name=path.name, why=error.strerror), str(path)
-        ) from error
 
 
 # ---- the page

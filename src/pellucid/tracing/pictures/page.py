@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from pellucid.checkpoints.files import write_text
+from pellucid.checkpoints.whole_file import write_text, write_whole
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.tracing.display import percent, signed
@@ -56,20 +56,11 @@ def _is_ours(path: Path) -> bool:
 
 
 def _write_png(picture: Image.Image, path: Path) -> None:
-    """Whole or not at all."""
     info = PngImagePlugin.PngInfo()
     info.add_text("Software", SOFTWARE)
     file = io.BytesIO()
     picture.save(file, "png", pnginfo=info)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(file.getvalue())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise PellucidError(
-            _("{name} cannot be written: {why}.").format(name=path.name, why=error.strerror), str(path)
-        ) from error
+    write_whole(path, lambda temporary: temporary.write_bytes(file.getvalue()))
 
 
 def contact_sheet(look: Look) -> Image.Image:
