@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from pellucid import PellucidError
@@ -14,6 +15,7 @@ from pellucid.anatomy.counts import matrices, parameters
 from pellucid.anatomy.families.decoder import DecoderShape, decoder_tree
 from pellucid.anatomy.memory.serving import RUNTIME
 from pellucid.anatomy.memory.sharding import OPTIMISERS, PRECISIONS, SHARDED, fewest_devices, train
+from pellucid.anatomy.reading import live
 from pellucid.anatomy.tree import Embedding, Lone, Part, Sequence
 from pellucid.networks.decoder import Decoder, decoder_config
 
@@ -94,6 +96,16 @@ def test_what_autograd_keeps_of_a_convolutional_network():
     assert kept == pytest.approx(train(tree("resnet-50"), precision="fp32")["activations"], rel=0.06)
     two, one = (train(tree("resnet-50"), batch=n, precision="fp32")["activations"] for n in (2, 1))
     assert two == 2 * one
+
+
+@pytest.mark.parametrize("more", [{}, {"num_layers": 2}, {"num_layers": 2, "bidirectional": True}])
+@pytest.mark.parametrize(("module", "off"), [(nn.RNN, 0.015), (nn.GRU, 0), (nn.LSTM, 0)])
+def test_what_autograd_keeps_of_recurrent_layers(module, off, more):
+    """A plain one keeps its first state too, a step more than it has."""
+    network, x = module(16, 32, **more), torch.randn(64, 8, 16)
+    with torch.backends.mkldnn.flags(enabled=False):  # whose workspace is of a size of its own
+        kept = kept_by_autograd(network, x)
+    assert train(live.read(network, x), precision="fp32")["activations"] == pytest.approx(kept, rel=off)
 
 
 def test_llama_3_1_8b_with_fsdp_as_measured_by_torchtitan():

@@ -3,6 +3,8 @@
 A decoder's layer with dropout, in 16 bits and without fused attention, keeps sbh (34 + 5as/h) bytes, for s tokens, b
 sequences, a width of h and a heads; where layers are computed again, 2sbh.
 
+A recurrent layer keeps what PyTorch's own steps do; cuDNN's and oneDNN's kernels have workspaces of their own sizes.
+
 Source: Korthikanti et al. 2022 (Reducing Activation Recomputation in Large Transformer Models), equations 1 and 2.
 """
 
@@ -22,6 +24,7 @@ from pellucid.anatomy.tree import (
     Linear,
     Norm,
     Pool,
+    Recurrence,
     Scan,
     Visit,
 )
@@ -82,6 +85,9 @@ def _of_leaf(visit: Visit, rows: int, read: int, lengths: dict[str, int], size: 
             return rows * leaf.width if p else 0
         case Convolution() | BatchNorm() | Pool():  # its input
             return size * read
+        case Recurrence() as leaf:  # its input and, with gates: they, the new state, and what these were made of
+            inputs = 0 if visit.path.endswith("_reverse") else leaf.inputs  # of both directions one
+            return size * rows * (inputs + (leaf.width if leaf.gates == 1 else 7 * leaf.width))
         case Scan() as leaf:  # its input, the steps, and what is selected; states are made again (Gu and Dao 2023)
             return size * rows * 2 * (leaf.width + leaf.states)
     return 0
