@@ -12,7 +12,8 @@ from pellucid import language
 from pellucid.anatomy import catalogue, families
 from pellucid.anatomy.counts import KINDS
 from pellucid.anatomy.report import Anatomy
-from pellucid.anatomy.shown.picture import COLOURS, drawing, page
+from pellucid.anatomy.shown.drawing import COLOURS, drawing
+from pellucid.anatomy.shown.page import page
 from pellucid.anatomy.shown.treemap import Rect, grid, size, squarify, treemap
 from pellucid.anatomy.tree import Linear, Norm, Part, Repeat, Sequence, walk
 from pellucid.errors import PellucidError

@@ -40,6 +40,11 @@ class Anatomy:
     notes: tuple[str, ...] = ()  # what the reader of the description should be told
     file: dict[str, Held] = field(default_factory=dict)  # what a file of weights holds in each number format, exactly
 
+    @property
+    def title(self) -> str:
+        """What it is called where it was published."""
+        return self.entry.title if self.entry else self.name
+
     @cached_property
     def parameters(self) -> counts.Parameters:
         return counts.parameters(self.tree)

@@ -79,7 +79,7 @@ def lines(anatomy: Anatomy, depth: int | None = None, length: int | None = None)
 
 def _headline(anatomy: Anatomy) -> Iterator[Text]:
     entry, counted = anatomy.entry, anatomy.parameters
-    title = Text(entry.title if entry else anatomy.name, style="bold")
+    title = Text(anatomy.title, style="bold")
     if entry:
         title.append(f"  {anatomy.name}, {entry.year}", style="dim")
     yield title
