@@ -176,7 +176,7 @@ def anatomy(
     elif question == "hardware":
         answer = questions.hardware()
     elif question == "budget":
-        answer = questions.budget(**_only(given, "budget", "device", "utilisation", "price"))
+        answer = questions.budget(given["budget"], **_only(given, *BESIDE["budget"]))
     else:
         network = _network(what, given)
         answer = _asked(network, question, given)
@@ -237,11 +237,10 @@ def _question(given: dict[str, Any]) -> str:
 
 def _asked(network: Anatomy, question: str, given: dict[str, Any]) -> Any:
     """The answer to a question about a network."""
-    from pellucid.anatomy import questions, reading
-    from pellucid.anatomy.memory import sizes
+    from pellucid.anatomy import arguments, questions, reading
 
     for name in ("length", "depth"):
-        sizes.whole(given.get(name, 1), name)
+        arguments.whole(given.get(name, 1), name)
     if question == "explain":
         quantity, part = questions.asked(given["explain"])
         length = given.get("length", network.context)

@@ -1,9 +1,7 @@
-"""What costs rest on where nothing was given, said aloud; and what may be given at all."""
+"""What costs rest on where nothing was given, said aloud."""
 
-import math
-
+from pellucid.anatomy.arguments import positive
 from pellucid.anatomy.cost.devices import Device
-from pellucid.errors import PellucidError
 from pellucid.language import _
 
 UTILISATION = 0.39  # the median of thirteen published trainings, all of them in `tests/anatomy/test_cost.py`
@@ -46,21 +44,6 @@ def powered(device: Device | None, power: float | None) -> tuple[float | None, s
         return None, _("power: none is known, so no energy is computed")
     line = _("power = {power:g} W: the most that {device} takes, its server's other parts left out")
     return device.power, line.format(power=device.power, device=device.title)
-
-
-def positive(value: float, name: str, least: float = 0, most: float = math.inf) -> float:
-    """The value itself.
-
-    Raises:
-        PellucidError: when it is not a finite number above 0, or is outside of `least` and `most`.
-    """
-    if 0 < value < math.inf and least <= value <= most:
-        return value
-    if most < math.inf:
-        fix = _("Give a number above 0, at most {most:g}.").format(most=most)
-    else:
-        fix = _("Give a number of at least {least:g}.").format(least=least) if least else _("Give a number above 0.")
-    raise PellucidError(_("{value} is not possible for {name}.").format(value=value, name=name), name, fix)
 
 
 def figure(value: float) -> str:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from pellucid.anatomy.cost.assumptions import figure, positive, priced
+from pellucid.anatomy.arguments import positive
+from pellucid.anatomy.cost.assumptions import figure, priced
 from pellucid.anatomy.cost.devices import Device
 from pellucid.errors import PellucidError
 from pellucid.language import _

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from pellucid.anatomy.cost.assumptions import figure, positive, priced, reached
+from pellucid.anatomy.arguments import positive
+from pellucid.anatomy.cost.assumptions import figure, priced, reached
 from pellucid.anatomy.cost.devices import Device
 from pellucid.errors import PellucidError
 from pellucid.language import _

@@ -6,7 +6,8 @@ money = device-hours x price an hour                        energy = device-hour
 
 from dataclasses import dataclass, replace
 
-from pellucid.anatomy.cost.assumptions import PUE, figure, positive, powered, priced, reached
+from pellucid.anatomy.arguments import positive
+from pellucid.anatomy.cost.assumptions import PUE, figure, powered, priced, reached
 from pellucid.anatomy.cost.devices import Device
 from pellucid.language import _
 

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
+from pellucid.anatomy.arguments import whole
 from pellucid.anatomy.counts import positions
 from pellucid.anatomy.memory import formats
 from pellucid.anatomy.memory.layers import runs, stack
-from pellucid.anatomy.memory.sizes import Size, Sizes, whole
+from pellucid.anatomy.memory.sizes import Size, Sizes
 from pellucid.anatomy.tree import Attention, Convolution, Linear, Node, Norm, Scan, Visit, walk
 from pellucid.language import _
 

@@ -11,12 +11,13 @@ from collections import Counter
 from math import ceil
 from typing import Any, NamedTuple
 
+from pellucid.anatomy.arguments import whole
 from pellucid.anatomy.counts import matrices, parameters
 from pellucid.anatomy.memory.activations import kept, logits
 from pellucid.anatomy.memory.formats import known
 from pellucid.anatomy.memory.layers import indices, stack
 from pellucid.anatomy.memory.serving import RUNTIME
-from pellucid.anatomy.memory.sizes import Size, Sizes, whole
+from pellucid.anatomy.memory.sizes import Size, Sizes
 from pellucid.anatomy.tree import Convolution, Linear, Node, Visit, walk
 from pellucid.language import _
 

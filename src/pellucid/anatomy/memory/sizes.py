@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pellucid.errors import PellucidError
 from pellucid.language import _
 
 
@@ -76,18 +75,3 @@ def as_bytes(size: float) -> str:
         if size >= 1000**power:
             return f"{size / 1000**power:,.2f} {decimal} ({size / 1024**power:,.2f} {binary})"
     return f"{size:,.0f} B"
-
-
-def whole(value: int, name: str, least: int = 1) -> int:
-    """The value itself.
-
-    Raises:
-        PellucidError: when it is no whole number of at least `least`.
-    """
-    if isinstance(value, int) and value >= least:
-        return value
-    raise PellucidError(
-        _("{value} is not possible for {name}.").format(value=value, name=name),
-        name,
-        _("Give a whole number of at least {least}.").format(least=least),
-    )

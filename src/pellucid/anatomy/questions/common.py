@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pellucid.anatomy.arguments import whole
 from pellucid.anatomy.cost import devices
 from pellucid.anatomy.explain import QUANTITIES
-from pellucid.anatomy.memory.sizes import whole
 from pellucid.anatomy.tree import walk
 from pellucid.errors import PellucidError
 from pellucid.language import _

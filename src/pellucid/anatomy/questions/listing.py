@@ -65,6 +65,8 @@ def _counted(entry: catalogue.Entry) -> Model:
 
 @dataclass(frozen=True)
 class Hardware:
+    """The devices that can be named."""
+
     rows: tuple[devices.Device, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -77,7 +79,7 @@ class Hardware:
 
 
 def hardware() -> Hardware:
-    """The devices that can be named."""
+    """All devices of the table; see `devices.table`."""
     return Hardware(tuple(devices.table().values()))
 
 
@@ -96,7 +98,7 @@ class Bought(NamedTuple):
 
 
 def budget(
-    budget: float, device: str | None = None, utilisation: float | None = None, price: float | None = None
+    money: float, device: str | None = None, utilisation: float | None = None, price: float | None = None
 ) -> Bought:
     """What so many dollars buy on a device; see `optimal.what_fits`."""
-    return Bought(optimal.what_fits(find_device(device), money=budget, utilisation=utilisation, price=price))
+    return Bought(optimal.what_fits(find_device(device), money=money, utilisation=utilisation, price=price))

@@ -6,15 +6,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pellucid.anatomy import counts
-from pellucid.anatomy.cost import devices, generating
+from pellucid.anatomy.arguments import whole
+from pellucid.anatomy.cost import generating
 from pellucid.anatomy.memory import formats, serving
-from pellucid.anatomy.memory.sizes import whole
 from pellucid.anatomy.questions.common import find_device, text_length, without_device
 from pellucid.anatomy.tree import Embedding, Linear, walk
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
+    from pellucid.anatomy.cost.devices import Device
     from pellucid.anatomy.memory.sizes import Sizes
     from pellucid.anatomy.report import Anatomy
     from pellucid.anatomy.tree import Node
@@ -31,7 +32,7 @@ class Serving:
     length: int | None  # tokens of each text, prompt and answer together; None where no text is read
     sizes: Sizes
     token: int  # bytes that one more token adds to the cache
-    device: devices.Device | None = None
+    device: Device | None = None
     devices: int = 1
     context: int | None = None  # tokens that the network was made for
     largest_context: int | None = None  # tokens that fit at this batch; None without a device, or where any do
@@ -100,7 +101,7 @@ def serve(
     )
 
 
-def _together(device: devices.Device, n: int) -> int:
+def _together(device: Device, n: int) -> int:
     """The memory of n devices, of which the runtime takes its part on each."""
     return n * (device.memory - serving.RUNTIME) + serving.RUNTIME
 

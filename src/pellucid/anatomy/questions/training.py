@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pellucid.anatomy.cost import devices
-from pellucid.anatomy.cost.assumptions import positive
+from pellucid.anatomy.arguments import positive
 from pellucid.anatomy.cost.training import Cost, from_device_hours, implied_utilisation, training_cost
 from pellucid.anatomy.memory import sharding as sharded
 from pellucid.anatomy.questions.common import find_device, text_length, without_device
@@ -16,6 +15,7 @@ from pellucid.language import _
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
+    from pellucid.anatomy.cost.devices import Device
     from pellucid.anatomy.memory.sizes import Sizes
     from pellucid.anatomy.report import Anatomy
 
@@ -35,7 +35,7 @@ class Training:
     memory: Sizes | None = None  # of one device
     recomputed: Sizes | None = None  # the same with recomputation, where it does not fit without
     sharding: str = "none"  # how devices share the state
-    device: devices.Device | None = None
+    device: Device | None = None
     devices: int = 1
     smallest: int | None = None  # the fewest devices on which it fits; None where no number of them does
     context: int | None = None  # tokens that the network was made for

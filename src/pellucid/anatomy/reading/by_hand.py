@@ -5,8 +5,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any
 
+from pellucid.anatomy.arguments import whole
 from pellucid.anatomy.families.defaults import DEFAULTS
-from pellucid.anatomy.memory.sizes import whole
 from pellucid.errors import PellucidError
 from pellucid.language import _
 from pellucid.networks.decoder_config import FAMILIES, decoder_config

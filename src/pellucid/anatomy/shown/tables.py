@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from pellucid.anatomy.cost.optimal import Budget
     from pellucid.anatomy.questions import Hardware, Model, Models, Serving, Training
 
-Lines = Iterator["RenderableType"]
+Printed = Iterator["RenderableType"]
 
 
-def models(answer: Models) -> Lines:
+def models(answer: Models) -> Printed:
     """The catalogue: what was counted beside what was published."""
     rows = table(_("model"), (_("parameters"), "right"), (_("published"), "right"), (_("difference"), "right"))
     for row in answer.rows:
@@ -48,7 +48,7 @@ def _counted(row: Model) -> tuple[str, str, str]:
     return total, published, difference
 
 
-def hardware(answer: Hardware) -> Lines:
+def hardware(answer: Hardware) -> Printed:
     """The devices, each figure as its maker prints it."""
     rows = table(
         _("device"),
@@ -75,7 +75,7 @@ def hardware(answer: Hardware) -> Lines:
     yield Text(_("Peaks are dense, of the fastest format for training; --json has the others, and every source."))
 
 
-def budget(answer: Budget) -> Lines:
+def budget(answer: Budget) -> Printed:
     """What a budget buys, and the formulas."""
     rows = table(_("best model, by"), (_("parameters"), "right"), (_("tokens"), "right"), (_("loss"), "right"))
     for best in answer.optima:
@@ -84,7 +84,7 @@ def budget(answer: Budget) -> Lines:
     yield from _formulas([line for name, line in answer.reasons.items() if not name.startswith("optimum")])
 
 
-def serving(answer: Serving) -> Lines:
+def serving(answer: Serving) -> Printed:
     """Memory part by part, whether it fits, how fast at most."""
     shape = _("{name}: weights in {format}, cache in {cache}, {batch:,} × {length:,} tokens")
     if answer.length is None:
@@ -112,7 +112,7 @@ def serving(answer: Serving) -> Lines:
     yield from _formulas(answer.explain())
 
 
-def training(answer: Training) -> Lines:
+def training(answer: Training) -> Printed:
     """Work, memory, time, money; what was published beside."""
     title = _("{name}, {n} tokens") if answer.length is not None else _("{name}, {n} inputs")
     yield Text(title.format(name=answer.name, n=short(answer.examples)), style="bold")
@@ -132,8 +132,8 @@ def training(answer: Training) -> Lines:
         if answer.smallest is None:
             yield Text(_("On no number of these devices does it fit."))
         elif answer.sharding != "none":
-            said_so = _("It fits on {n:,} of them or more, shared out by {sharding}.")
-            yield Text(said_so.format(n=answer.smallest, sharding=answer.sharding))
+            said = _("It fits on {n:,} of them or more, shared out by {sharding}.")
+            yield Text(said.format(n=answer.smallest, sharding=answer.sharding))
     if answer.cost is not None or answer.published is not None:
         yield _costs(answer)
     if answer.utilisation is not None:
@@ -161,7 +161,7 @@ def _energy(kwh: float) -> str:
     return f"{kwh / 1000:,.1f} MWh" if kwh >= 1000 else f"{figure(kwh)} kWh"
 
 
-def _beyond(context: int | None, length: int) -> Lines:
+def _beyond(context: int | None, length: int) -> Printed:
     if context is not None and length > context:
         yield Text(_("The network was made for texts of up to {n:,} tokens.").format(n=context))
 
@@ -183,7 +183,7 @@ def _sizes(sizes: Sizes) -> Table:
     return rows
 
 
-def _formulas(lines: list[str]) -> Lines:
+def _formulas(lines: list[str]) -> Printed:
     yield Text(_("How the numbers come about:"), style="bold")
     for line in lines:
         yield Text(f"  {line}")
