@@ -620,3 +620,37 @@ def test_a_gate_that_is_shaped_as_queries_keys_and_values_together(tmp_path, d_f
     found = pl.anatomy(tmp_path)
     assert found.parameters.total == numbers(model)
     assert not any("not in the file" in note for note in found.notes)
+
+
+def test_a_mark_of_byte_order_is_no_damage(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "llama"} | ROTARY), encoding="utf-8-sig")
+    assert pl.anatomy(path).parameters == pl.anatomy({"model_type": "llama"} | ROTARY).parameters
+
+
+@pytest.mark.parametrize(("shape", "which"), [("784-0-10", 2), ("0-10", 1), ("784-128-0", 3)])
+def test_a_width_of_0_is_pointed_out(shape, which):
+    with pytest.raises(pl.PellucidError, match=f"Width {which} of {shape} is 0") as error:
+        pl.anatomy(shape)
+    assert "1 or more" in error.value.fix
+
+
+def test_sizes_that_a_configuration_leaves_out_are_said(tmp_path):
+    said = "as in the class of llama: vocab_size = 32000, hidden_size = 4096, intermediate_size = 11008, "
+    config = {"model_type": "llama"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for what in (config, tmp_path, tmp_path / "config.json"):
+        (note,) = [note for note in pl.anatomy(what).notes if "not in the configuration" in note]
+        assert said in note
+        assert note.endswith(" …")
+        assert "=" not in note.partition(" …")[2]
+    own = {"model_type": "gemma3", "text_config": {"hidden_size": 64}, "vision_config": {"vision_use_head": False}}
+    (note,) = [note for note in pl.anatomy(own).notes if "not in the configuration" in note]
+    assert "class of gemma3_text: vocab_size = " in note
+    assert "hidden_size" not in note
+
+
+def test_what_a_class_wrote_itself_leaves_nothing_out(tmp_path):
+    hf.LlamaConfig(**GROUPED).save_pretrained(tmp_path)
+    for what in (tmp_path, "llama-2-7b", "784-128-10"):
+        assert not any("not in the configuration" in note for note in pl.anatomy(what).notes)

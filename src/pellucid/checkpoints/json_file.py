@@ -18,7 +18,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():  # a folder, or a pipe that nobody writes to
             raise PellucidError(_("{name} is no file.").format(name=path.name), str(path), "")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows put a byte order mark
     except FileNotFoundError:
         raise PellucidError(
             _("There is no {name} here.").format(name=path.name),

@@ -5,9 +5,10 @@ from itertools import pairwise
 
 from pellucid.anatomy.families.fields import Fields
 from pellucid.anatomy.tree import Activation, Input, Linear, Part, Sequence
+from pellucid.errors import PellucidError
 from pellucid.language import _
 
-SHAPE = re.compile(r"[1-9]\d*(-[1-9]\d*)+")
+SHAPE = re.compile(r"(0|[1-9]\d*)(-(0|[1-9]\d*))+", re.ASCII)
 
 
 def dense(fields: Fields) -> Sequence:
@@ -20,6 +21,12 @@ def dense(fields: Fields) -> Sequence:
     if not SHAPE.fullmatch(shape):
         fields.refuse("layers", _("Give widths with hyphens between them, such as 784-128-10."))
     widths = [int(width) for width in shape.split("-")]
+    if 0 in widths:
+        raise PellucidError(
+            _("Width {n} of {shape} is 0.").format(n=widths.index(0) + 1, shape=shape),
+            fields.where,
+            _("Give each layer 1 or more, such as 784-128-10."),
+        )
     has_bias = fields.flag("bias")
     hidden = fields.name("activation")
     layers = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pellucid.anatomy import catalogue, families
 from pellucid.anatomy.families.toys import SHAPE
-from pellucid.anatomy.reading.files import exists, of_config, of_path
+from pellucid.anatomy.reading.files import by_class, exists, of_config, of_path
 from pellucid.anatomy.report import Anatomy
 from pellucid.errors import PellucidError
 from pellucid.language import _, translated
@@ -38,7 +38,7 @@ def anatomy(what: Any, *example_inputs: Any, **kwargs: Any) -> Anatomy:
     if isinstance(what, str | Path):
         return read(what)
     if isinstance(what, dict):
-        return of_config(what, str(what.get("model_type", "")), "config")
+        return of_config(what, str(what.get("model_type", "")), "config", by_class(what))
     folder, network = getattr(what, "folder", None), getattr(what, "network", what)
     if network is not what and folder is not None:
         return read(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pellucid.anatomy import families
+from pellucid.anatomy.families.defaults import DEFAULTS
 from pellucid.anatomy.memory.sizes import as_bytes
 from pellucid.anatomy.reading import tensors
 from pellucid.anatomy.reading.gguf_config import config_of
@@ -46,7 +47,8 @@ def of_path(path: Path) -> Anatomy:
         content = read_json(path)
         if "weight_map" in content:
             return _of_weights(path)
-        return of_config(content, str(path), str(path), (_own(content) or _("a config.json, without weights"),))
+        kind = _own(content) or _("a config.json, without weights")
+        return of_config(content, str(path), str(path), (kind, *by_class(content)))
     _refuse_pickle(path)
     raise PellucidError(
         _("This is no description of a network: neither config.json nor .safetensors nor .gguf."),
@@ -64,7 +66,7 @@ def _of_folder(folder: Path) -> Anatomy:
         path, weights = home / "config.json", _weights(home)
         config = read_json(path)
         kind = _own(config) or _("a folder of Hugging Face's files")
-        network = of_config(config, str(folder), str(path), (kind,))
+        network = of_config(config, str(folder), str(path), (kind, *by_class(config)))
         return network if weights is None else _compared(network, weights)
     weights = _weights(folder)
     if weights is not None:
@@ -265,6 +267,22 @@ def of_config(config: dict[str, Any], name: str, where: str, notes: tuple[str, .
         )
     stored = config.get("dtype", config.get("torch_dtype"))
     return Anatomy(name, tree, config, where, None, context(config), PLAIN.get(str(stored)), notes)
+
+
+def by_class(config: dict[str, Any]) -> tuple[str, ...]:
+    """What to say of sizes that a configuration leaves out: they are those of Hugging Face's class."""
+    kind = str(config.get("model_type"))
+    if f"{kind}_text" in DEFAULTS:  # one of pictures and text
+        inner = config.get("text_config")
+        kind, config = f"{kind}_text", inner if isinstance(inner, dict) else {}
+    by_default = {} if "pellucid" in config else DEFAULTS.get(kind, {})
+    sizes = [f"{name} = {size}" for name, size in by_default.items() if name not in config and _is_size(size)]
+    line = _("not in the configuration, so as in the class of {kind}: {names}")
+    return (line.format(kind=kind, names=_few(sizes, 4)),) if sizes else ()
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int | list | tuple) and not isinstance(value, bool)
 
 
 # Small things
