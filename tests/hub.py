@@ -14,10 +14,11 @@ CLASSES = {  # where it is not the language model's
         ("albert", "bert", "camembert", "clip", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra"),
         "AutoModel",
     ),
+    **dict.fromkeys(("dinov2_with_registers", "dinov3_vit", "siglip", "siglip_vision_model"), "AutoModel"),
     **dict.fromkeys(
         ("eurobert", "modernbert", "mpnet", "nomic_bert", "roberta", "xlm-roberta", "xlm-roberta-xl"), "AutoModel"
     ),
-    **dict.fromkeys(("bart", "marian", "mt5", "t5"), "AutoModelForSeq2SeqLM"),
+    **dict.fromkeys(("bart", "m2m_100", "marian", "mbart", "mt5", "pegasus", "t5", "umt5"), "AutoModelForSeq2SeqLM"),
     "whisper": "AutoModelForSpeechSeq2Seq",
     "gemma3": "AutoModelForImageTextToText",
     "llama4": "AutoModelForImageTextToText",

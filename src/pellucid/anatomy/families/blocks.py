@@ -22,7 +22,9 @@ class BlockShape:
     gated: bool = False
     qkv_bias: bool | None = None  # where it is not as `bias`
     rotated: bool = False  # queries and keys, by their positions
-    scores: tuple[Part, ...] = ()  # what attention's scores are made of beside queries and keys (DeBERTa)
+    scores: tuple[
+        Part, ...
+    ] = ()  # what attention's scores are made of beside queries and keys (DeBERTa), unless to a source
     scaled: bool = False  # by channel, what each part adds (Touvron et al. 2021)
     window: int | None = None  # places see those of their square, of this side; a table scores distances (Swin)
 
@@ -52,7 +54,7 @@ def _attention(shape: BlockShape, name: str, causal: bool, source: str | int | N
         parts.append(Part("distances", Lone(((2 * shape.window - 1) ** 2, shape.n_heads))))
     keys = source if shape.window is None else shape.window**2
     product = Attention(shape.n_heads, shape.n_heads, head_dim, rotated=shape.rotated, keys=keys, causal=causal)
-    parts += [*shape.scores, Part("product", product)]
+    parts += [*(shape.scores if source is None else ()), Part("product", product)]
     parts.append(Part("output", Linear(width, shape.d_model, shape.bias)))
     parts += _end(shape)
     return Part(name, Sequence(tuple(parts)), "attention")

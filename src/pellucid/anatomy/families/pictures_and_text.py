@@ -1,4 +1,4 @@
-"""Networks that take pictures and text, from the fields of their `config.json`: CLIP and Gemma 3."""
+"""Networks that take pictures and text, from the fields of their `config.json`: CLIP, SigLIP, Gemma 3, Llama 4."""
 
 from dataclasses import replace
 
@@ -7,7 +7,19 @@ from pellucid.anatomy.families.defaults import DEFAULTS
 from pellucid.anatomy.families.fields import Fields
 from pellucid.anatomy.families.llama import gemma3_text
 from pellucid.anatomy.families.mixtures import llama4_text
-from pellucid.anatomy.tree import Activation, Convolution, Embedding, Linear, Lone, Norm, Part, Pool, Repeat, Sequence
+from pellucid.anatomy.tree import (
+    Activation,
+    Attention,
+    Convolution,
+    Embedding,
+    Linear,
+    Lone,
+    Norm,
+    Part,
+    Pool,
+    Repeat,
+    Sequence,
+)
 from pellucid.language import _
 
 
@@ -33,11 +45,55 @@ def clip(fields: Fields) -> Sequence:
     )
 
 
+def siglip(fields: Fields) -> Sequence:
+    """SigLIP (Zhai et al. 2023), SigLIP 2 at fixed sizes: text reads both ways; each pair is a yes or a no."""
+    text = fields.under("text_config", DEFAULTS["siglip_text_model"])
+    vision = fields.under("vision_config", DEFAULTS["siglip_vision_model"])
+    shape = _block(text)
+    reader = (
+        Part("embedding", Embedding(text.size("vocab_size"), shape.d_model), "embedding"),
+        Part("positions", Embedding(text.size("max_position_embeddings"), shape.d_model), "embedding"),
+        Part("blocks", Repeat(text.layers("num_hidden_layers"), block(shape))),
+        Part("norm", norm_of(shape), "norm"),
+    )
+    width = text.size("projection_size", shape.d_model)
+    return Sequence(
+        (
+            Part("text", Sequence(reader), positions="token"),
+            Part("text_projection", Linear(shape.d_model, width), "head"),
+            Part("vision", siglip_vision(vision)),
+            Part("scale", Lone(()), "head"),
+            Part("shift", Lone(()), "head"),
+        )
+    )
+
+
+def siglip_vision(fields: Fields) -> Sequence:
+    """SigLIP's tower; one learnt query attends to all patches and collects the answer (Zhai et al. 2022)."""
+    tower = _tower(fields, class_token=False)
+    if not fields.flag("vision_use_head"):
+        return tower
+    shape = _block(fields)
+    width, places = shape.d_model, (fields.size("image_size") // fields.size("patch_size")) ** 2
+    attention = (
+        Part("query", Linear(width, width)),
+        Part("key_value", Linear(width, 2 * width, parts=(("key", width), ("value", width))), positions=places),
+        Part("product", Attention(shape.n_heads, shape.n_heads, width // shape.n_heads, keys=places, causal=False)),
+        Part("output", Linear(width, width)),
+    )
+    head = (
+        Part("probe", Lone((width,)), "embedding"),
+        Part("attention", Sequence(attention), "attention"),
+        *block(shape).parts[2:],
+    )
+    return Sequence((*tower.parts, Part("pooler", Sequence(head), positions=1)))
+
+
 def gemma3(fields: Fields) -> Sequence:
     """Gemma 3 from 4B (Gemma team 2025): SigLIP's tower looks, 256 of its averages are read as if they were tokens."""
     text = fields.under("text_config", DEFAULTS["gemma3_text"])
     vision = fields.under("vision_config", DEFAULTS["siglip_vision_model"])
-    if vision.flag("vision_use_head", True):
+    if vision.flag("vision_use_head"):
         vision.refuse("vision_use_head", _("Only towers without a head are known here."))
     tokens, width = fields.size("mm_tokens_per_image", 256), vision.size("hidden_size")
     projector = (

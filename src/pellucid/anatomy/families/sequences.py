@@ -1,5 +1,6 @@
 """Networks that read one sequence and write another, from the fields of their `config.json`."""
 
+from dataclasses import replace
 from typing import Any
 
 from pellucid.anatomy.families.blocks import BlockShape, block, norm_of
@@ -38,34 +39,79 @@ def marian(fields: Fields) -> Sequence:
     """Marian's translators (OPUS-MT): positions are sines, which are stored, as is a bias of the logits."""
     if not fields.flag("share_encoder_decoder_embeddings"):
         fields.refuse("share_encoder_decoder_embeddings", _("Only networks with one table are known here."))
-    vocab_size, d_model = fields.size("vocab_size"), fields.size("d_model")
-    table = Part("embedding", Embedding(vocab_size, d_model), "embedding")
+    d_model = fields.size("d_model")
     sines = Part("positions", Embedding(fields.size("max_position_embeddings"), d_model, fixed=True), "embedding")
     tied_to = "encoder.embedding" if fields.flag("tie_word_embeddings") else None
-    tree = _network(
-        encoder=_stack(_side(fields, "encoder"), fields.layers("encoder_layers"), [table, sines]),
-        decoder=_stack(_side(fields, "decoder"), fields.layers("decoder_layers"), [sines], source="source"),
-        head=Linear(d_model, vocab_size, bias=False, tied_to=tied_to),
-    )
-    return Sequence((*tree.parts, Part("logits_bias", Buffer((vocab_size,)), "head", "token")))
+    return _one_table(fields, [sines], tied_to=tied_to, logits_bias=True)
 
 
 def bart(fields: Fields) -> Sequence:
     """BART (Lewis et al. 2019): positions and a norm behind the embedding on both sides."""
+    return _one_table(fields, _learned_front(fields), logits_bias=True)
+
+
+def mbart(fields: Fields) -> Sequence:
+    """mBART (Liu et al. 2020): BART with norms before each part, and so once more at the end."""
+    _is_tied(fields)
+    return _one_table(fields, _learned_front(fields), logits_bias=True, norm_first=True)
+
+
+def pegasus(fields: Fields) -> Sequence:
+    """PEGASUS (Zhang et al. 2019): norms before each part; positions are sines, which are stored."""
+    _is_tied(fields)
+    sines = Embedding(fields.size("max_position_embeddings"), fields.size("d_model"), fixed=True)
+    return _one_table(fields, [Part("positions", sines, "embedding")], logits_bias=True, norm_first=True)
+
+
+def m2m_100(fields: Fields) -> Sequence:
+    """M2M-100 (Fan et al. 2020), NLLB (Costa-jussà et al. 2022): norms before each part; its sines are not stored."""
+    _is_tied(fields)
+    return _one_table(fields, [], logits_bias=False, norm_first=True)
+
+
+def _is_tied(fields: Fields) -> None:
+    if not fields.flag("tie_word_embeddings"):
+        fields.refuse("tie_word_embeddings", _("Only networks with one table are known here."))
+
+
+def _learned_front(fields: Fields) -> list[Part]:
+    """Learnt positions, the first two rows of which are not read, and a norm."""
+    rows, d_model = fields.size("max_position_embeddings") + 2, fields.size("d_model")
+    norm = Part("embedding_norm", Norm(d_model, shift=True), "norm")
+    return [Part("positions", Embedding(rows, d_model), "embedding"), norm]
+
+
+def _one_table(
+    fields: Fields,
+    front: list[Part],
+    logits_bias: bool,
+    tied_to: str | None = "encoder.embedding",
+    **settings: Any,
+) -> Sequence:
+    """BART's fields: one table for both sides, `front` behind it; the settings are `BlockShape`'s."""
     vocab_size, d_model = fields.size("vocab_size"), fields.size("d_model")
     table = Part("embedding", Embedding(vocab_size, d_model), "embedding")
-    positions = Part("positions", Embedding(fields.size("max_position_embeddings") + 2, d_model), "embedding")
-    front = [positions, Part("embedding_norm", Norm(d_model, shift=True), "norm")]
+    reader, writer = (_side(fields, side, **settings) for side in ("encoder", "decoder"))
     tree = _network(
-        encoder=_stack(_side(fields, "encoder"), fields.layers("encoder_layers"), [table, *front]),
-        decoder=_stack(_side(fields, "decoder"), fields.layers("decoder_layers"), front, source="source"),
-        head=Linear(d_model, vocab_size, bias=False, tied_to="encoder.embedding"),
+        encoder=_stack(reader, fields.layers("encoder_layers"), [table, *front]),
+        decoder=_stack(writer, fields.layers("decoder_layers"), front, source="source"),
+        head=Linear(d_model, vocab_size, bias=False, tied_to=tied_to),
     )
-    return Sequence((*tree.parts, Part("logits_bias", Buffer((vocab_size,)), "head", "token")))
+    bias = [Part("logits_bias", Buffer((vocab_size,)), "head", "token")] if logits_bias else []
+    return Sequence((*tree.parts, *bias))
 
 
 def t5(fields: Fields) -> Sequence:
     """T5 (Raffel et al. 2019): a table says what each distance adds to the scores of all layers; no biases."""
+    return _t5(fields, shared=True)
+
+
+def umt5(fields: Fields) -> Sequence:
+    """umT5 (Chung et al. 2023): T5 with a table of distances in each layer."""
+    return _t5(fields, shared=False)
+
+
+def _t5(fields: Fields, shared: bool) -> Sequence:
     form = fields.name("feed_forward_proj").split("-")
     shape = BlockShape(
         d_model=fields.size("d_model"),
@@ -81,14 +127,16 @@ def t5(fields: Fields) -> Sequence:
     )
     table = Part("embedding", Embedding(fields.size("vocab_size"), shape.d_model), "embedding")
     distances = Part("distances", Lone((fields.size("relative_attention_num_buckets"), shape.n_heads)), "attention")
-    n_layers = fields.layers("num_layers")
-    encoder = _stack(shape, n_layers, [table, distances])
+    n_layers, front = fields.layers("num_layers"), [distances] if shared else []
+    if not shared:
+        shape = replace(shape, scores=(distances,))
+    encoder = _stack(shape, n_layers, [table, *front])
     if fields.architecture("").endswith("EncoderModel"):
         return Sequence((Part("encoder", encoder, positions="token"),))
     tied_to = "encoder.embedding" if fields.flag("tie_word_embeddings") else None
     return _network(
         encoder=encoder,
-        decoder=_stack(shape, fields.size("num_decoder_layers", n_layers), [distances], source="source"),
+        decoder=_stack(shape, fields.size("num_decoder_layers", n_layers), front, source="source"),
         head=Linear(shape.d_model, fields.size("vocab_size"), bias=False, tied_to=tied_to),
     )
 

@@ -1,4 +1,4 @@
-"""Transformers that see: ViT, DeiT, DINOv2 and Swin, in Hugging Face's fields."""
+"""Transformers that see: ViT, DeiT, DINOv2, DINOv3 and Swin, in Hugging Face's fields."""
 
 from dataclasses import replace
 from math import ceil
@@ -40,6 +40,7 @@ def dinov2(fields: Fields) -> Sequence:
     mean side by side.
     """
     flow, tokens = _tokens(fields, "class_token", *["mask_token"] * fields.flag("use_mask_token"))
+    tokens += _registers(fields, flow)
     width, gated = flow.channels, fields.flag("use_swiglu_ffn")
     d_ff = int(width * fields.positive("mlp_ratio"))
     if gated:
@@ -54,15 +55,48 @@ def dinov2(fields: Fields) -> Sequence:
     return flow.tree
 
 
-def _tokens(fields: Fields, *extra: str) -> tuple[Flow, int]:
-    """A picture as patches, tokens of its own beside them, and their positions; and how many vectors that makes."""
+def dinov3(fields: Fields) -> Sequence:
+    """DINOv3 (Siméoni et al. 2025): queries and keys of patches are turned by their places; no bias in keys."""
+    for names in (("query_bias", "value_bias"), ("proj_bias", "mlp_bias")):
+        if fields.flag(names[0]) != fields.flag(names[1]):
+            fields.refuse(names[0], _("Only networks where {name} is the same are known here.").format(name=names[1]))
+    named = fields.architecture("Model")
+    if not named.endswith("Model"):
+        fields.refuse("architectures", _("Name the bare …Model."))
+    flow, tokens = _tokens(fields, "class_token", "mask_token", placed=False)
+    tokens += _registers(fields, flow)
+    shape = replace(
+        _block(fields, flow.channels, fields.size("num_attention_heads"), fields.size("intermediate_size")),
+        qkv_bias=fields.flag("query_bias"),
+        key_bias=fields.flag("key_bias"),
+        bias=fields.flag("mlp_bias"),
+        gated=fields.flag("use_gated_mlp"),
+        rotated=True,
+        scaled=True,
+    )
+    flow.add("blocks", Repeat(fields.layers("num_hidden_layers"), block(shape)), positions=tokens)
+    flow.add("norm", Norm(flow.channels, shift=True), "norm", tokens)
+    return flow.tree
+
+
+def _registers(fields: Fields, flow: Flow) -> int:
+    """How many registers there are, which are added."""
+    registers = fields.count("num_register_tokens")
+    if registers:
+        flow.add("registers", Lone((registers, flow.channels)), "embedding")
+    return registers
+
+
+def _tokens(fields: Fields, *extra: str, placed: bool = True) -> tuple[Flow, int]:
+    """A picture as patches, tokens of its own, where `placed` positions of all these; and how many vectors that makes."""
     width, patch = fields.size("hidden_size"), fields.size("patch_size")
     flow = picture(fields)
     flow.convolution("patches", width, patch, patch, padding=0, kind="embedding")
     for name in extra:
         flow.add(name, Lone((width,)), "embedding")
     tokens = flow.height * flow.width + sum(name != "mask_token" for name in extra)
-    flow.add("positions", Embedding(tokens, width), "embedding", tokens)
+    if placed:
+        flow.add("positions", Embedding(tokens, width), "embedding", tokens)
     return flow, tokens
 
 

@@ -97,7 +97,9 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 8192,
         "classifier_pooling": "late",
     },
+    "m2m_100": BART | {"vocab_size": 128112, "activation_function": "relu", "tie_word_embeddings": True},
     "marian": BART | {"vocab_size": 58101, "share_encoder_decoder_embeddings": True, "tie_word_embeddings": True},
+    "mbart": BART | {"tie_word_embeddings": True},
     "modernbert": {
         "vocab_size": 50368,
         "hidden_size": 768,
@@ -128,8 +130,11 @@ ENCODERS: dict[str, dict[str, Any]] = {
     },
     "nomic_bert": BERT
     | {"vocab_size": 30528, "hidden_act": "silu", "hidden_dropout_prob": 0.0, "max_position_embeddings": 2048},
+    "pegasus": BART | {"tie_word_embeddings": True},
     "roberta": BERT | {"vocab_size": 50265},
     "t5": T5,
+    "umt5": T5
+    | {"vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu"},
     "whisper": {
         "vocab_size": 51865,
         "num_mel_bins": 80,

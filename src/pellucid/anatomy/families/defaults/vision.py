@@ -51,6 +51,21 @@ VISION: dict[str, dict[str, Any]] = {
     "dense": {"bias": True, "activation": "relu", "output_activation": "linear"},
     "densenet": BUILT | {"growth_rate": 32, "block_config": [6, 12, 24, 16], "num_init_features": 64, "bn_size": 4},
     "dinov2": VIT | {"patch_size": 14, "mlp_ratio": 4, "use_swiglu_ffn": False, "use_mask_token": True},
+    "dinov2_with_registers": VIT
+    | {"mlp_ratio": 4, "use_swiglu_ffn": False, "use_mask_token": True, "num_register_tokens": 4},
+    "dinov3_vit": VIT
+    | {
+        "hidden_size": 384,
+        "num_attention_heads": 6,
+        "intermediate_size": 1536,
+        "query_bias": True,
+        "key_bias": False,
+        "value_bias": True,
+        "proj_bias": True,
+        "mlp_bias": True,
+        "use_gated_mlp": False,
+        "num_register_tokens": 0,
+    },
     "efficientnet": PICTURES
     | {
         "image_size": 600,
@@ -116,7 +131,17 @@ VISION: dict[str, dict[str, Any]] = {
         "downsample_in_bottleneck": False,
     },
     "resnext": BUILT | {"groups": 1, "width_per_group": 64},
-    "siglip_vision_model": TOWER | {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh"},
+    "siglip": {},
+    "siglip_text_model": {
+        "vocab_size": 32000,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 64,
+        "hidden_act": "gelu_pytorch_tanh",
+    },
+    "siglip_vision_model": TOWER | {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "vision_use_head": True},
     "squeezenet": BUILT | {"version": "1_0"},
     "swin": PICTURES
     | {
