@@ -21,7 +21,7 @@ from pellucid.anatomy.report import Anatomy
 from pellucid.anatomy.shown.formula_display import comparison, formula
 from pellucid.anatomy.shown.tensors_display import tensor_lines
 from pellucid.anatomy.shown.tree_display import branches, makeup
-from pellucid.anatomy.shown.words import add, cut, heading, kinds, share, short, table
+from pellucid.anatomy.shown.words import add, by_kind, cut, heading, share, short, table
 from pellucid.anatomy.tree import Convolution, Linear, walk
 from pellucid.language import _, translated
 
@@ -135,26 +135,14 @@ def published(anatomy: Anatomy) -> str:
 
 
 def _by_kind(anatomy: Anatomy) -> Table:
-    parameters, neurons = anatomy.parameters, anatomy.neurons
+    total = anatomy.parameters.total
     rows = table(_("kind"), "", (_("parameters"), "right"), (_("share"), "right"), (_("neurons"), "right"))
-    names = kinds()
-    tied = {visit.kind for visit in walk(anatomy.tree) if getattr(visit.leaf, "tied_to", None)}
-    for kind, name in names.items():
-        n, outputs = parameters.by_kind[kind], neurons.by_kind[kind]
-        if not n and not outputs:
-            continue
-        own = f"{n:,}" if n else _("tied") if kind in tied else "–"
-        word = "" if kind in name else kind
-        add(rows, name, word, own, share(n, parameters.total) if n else "", f"{outputs:,}" if outputs else "–")
-    add(
-        rows,
-        _("in all"),
-        "",
-        f"{parameters.total:,}",
-        "100 %" if parameters.total else "",
-        f"{neurons.total:,}",
-        style="bold",
-    )
+    for kind, name, n, neurons, tied_to in by_kind(anatomy):
+        own = f"{n:,}" if n else _("tied") if tied_to else "–"
+        word = "" if kind in name else kind  # as --explain takes it
+        add(rows, name, word, own, share(n, total) if n else "", f"{neurons:,}" if neurons else "–")
+    whole = "100 %" if total else ""
+    add(rows, _("in all"), "", f"{total:,}", whole, f"{anatomy.neurons.total:,}", style="bold")
     return rows
 
 

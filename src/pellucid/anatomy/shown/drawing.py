@@ -10,8 +10,8 @@ from rich.cells import cell_len
 
 from pellucid.anatomy.explain import Term
 from pellucid.anatomy.shown.treemap import Area, Outline, Rect, Treemap, size, treemap
-from pellucid.anatomy.shown.words import cut, kinds, share, short
-from pellucid.anatomy.tree import Linear, Node, Repeat, Sequence, walk
+from pellucid.anatomy.shown.words import by_kind, cut, share, short
+from pellucid.anatomy.tree import Node, Repeat, Sequence
 from pellucid.language import _
 
 if TYPE_CHECKING:
@@ -104,27 +104,17 @@ def _line(x: float, y: float, text: str, letters: float, weight: str = "normal")
 
 def legend(anatomy: Anatomy) -> Iterator[tuple[str, str, str, str, str, str]]:
     """The rows of a legend; what no area shows is said there."""
-    parameters, neurons = anatomy.parameters, anatomy.neurons
-    tied = {v.kind: v.leaf.tied_to for v in walk(anatomy.tree) if isinstance(v.leaf, Linear) and v.leaf.tied_to}
-    areas = treemap(anatomy.tree, Rect(0, 0, WIDE.width, WIDE.height)).areas if parameters.total else []
+    total = anatomy.parameters.total
+    areas = treemap(anatomy.tree, Rect(0, 0, WIDE.width, WIDE.height)).areas if total else []
     seen = {area.kind for area in areas if min(area.rect.width, area.rect.height) >= 1}
-    for kind, name in kinds().items():
-        n, outputs = parameters.by_kind[kind], neurons.by_kind[kind]
-        if not n and not outputs:
-            continue
+    for kind, name, n, neurons, tied_to in by_kind(anatomy):
         note = ""
-        if kind in tied:
-            note = _("shares the table of {path}, counted there").format(path=tied[kind])
+        if tied_to is not None:
+            note = _("shares the table of {path}, counted there").format(path=tied_to)
         elif n and kind not in seen:
             note = _("too small to be seen")
-        yield (
-            kind,
-            name,
-            f"{n:,}" if n else "–",
-            share(n, parameters.total) if n else "–",
-            f"{outputs:,}" if outputs else "–",
-            note,
-        )
+        part = share(n, total) if n else "–"
+        yield kind, name, f"{n:,}" if n else "–", part, f"{neurons:,}" if neurons else "–", note
 
 
 def block_title(anatomy: Anatomy, block: Block) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
+from pellucid.anatomy.tree import Linear, walk
 from pellucid.language import _
+
+if TYPE_CHECKING:
+    from pellucid.anatomy.report import Anatomy
 
 
 def kinds() -> dict[str, str]:
@@ -24,6 +29,25 @@ def kinds() -> dict[str, str]:
         "norm": _("norm layer"),  # in Chinese the norm of a vector is another word
         "head": _("head"),
     }
+
+
+class KindRow(NamedTuple):
+    """All layers of a kind."""
+
+    kind: str
+    name: str  # in the user's language
+    parameters: int
+    neurons: int
+    tied_to: str | None  # the layer whose parameters it uses, counted there
+
+
+def by_kind(anatomy: Anatomy) -> Iterator[KindRow]:
+    """A row for each kind that the network has."""
+    parameters, neurons = anatomy.parameters.by_kind, anatomy.neurons.by_kind
+    tied = {v.kind: v.leaf.tied_to for v in walk(anatomy.tree) if isinstance(v.leaf, Linear) and v.leaf.tied_to}
+    for kind, name in kinds().items():
+        if parameters[kind] or neurons[kind]:
+            yield KindRow(kind, name, parameters[kind], neurons[kind], tied.get(kind))
 
 
 def short(n: float, billion: str = "B") -> str:
