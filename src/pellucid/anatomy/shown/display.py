@@ -20,7 +20,7 @@ from pellucid.anatomy.reading.tensors import is_bare
 from pellucid.anatomy.report import Anatomy
 from pellucid.anatomy.shown.formula_display import comparison, formula
 from pellucid.anatomy.shown.tensors_display import tensor_lines
-from pellucid.anatomy.shown.tree_display import branches, makeup
+from pellucid.anatomy.shown.tree_display import makeup, tree_lines
 from pellucid.anatomy.shown.words import add, by_kind, cut, heading, share, short, table
 from pellucid.anatomy.tree import Convolution, Linear, walk
 from pellucid.language import _, translated
@@ -63,7 +63,7 @@ def lines(anatomy: Anatomy, depth: int | None = None, length: int | None = None)
     for sentence in _relations(anatomy, lengths):
         yield Text(sentence)
     yield heading(_("the tree, all copies counted"))
-    yield from branches(anatomy.tree, depth)
+    yield from tree_lines(anatomy.tree, depth)
     yield heading(_title(lengths))
     yield from _compute(anatomy, lengths)
     yield heading(_("memory"))

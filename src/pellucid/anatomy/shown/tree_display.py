@@ -57,7 +57,7 @@ class Branch:
         return 1 + max((child.height for child in self.children), default=-1)
 
 
-def branches(tree: Node, depth: int | None = None) -> Iterator[RenderableType]:
+def tree_lines(tree: Node, depth: int | None = None) -> Iterator[RenderableType]:
     """The tree as a table, and what of it was folded."""
     root = branch("", tree)
     if not root.children:
