@@ -6,6 +6,7 @@ from pellucid.anatomy.families.decoder import Experts, Latent
 from pellucid.anatomy.families.fields import Fields
 from pellucid.anatomy.families.language import biases, llama_like, windows
 from pellucid.anatomy.tree import Sequence
+from pellucid.errors import PellucidError
 from pellucid.language import _
 
 
@@ -121,7 +122,9 @@ def minimax_m2(fields: Fields) -> Sequence:
 def glm4_moe(fields: Fields) -> Sequence:
     """GLM-4.5 (Zhipu AI 2025): plain attention, DeepSeek's mixtures, and as there no layer for the token after next."""
     qk_norm, experts = fields.flag("use_qk_norm"), _deepseek_experts(fields, router_bias=True)
-    return llama_like(fields, qkv_bias=fields.flag("attention_bias"), qk_norm=qk_norm, experts=experts)
+    head_dim = fields.size("head_dim", fields.size("hidden_size") // fields.size("num_attention_heads"))  # rounded down
+    bias = fields.flag("attention_bias")
+    return llama_like(fields, head_dim=head_dim, qkv_bias=bias, qk_norm=qk_norm, experts=experts)
 
 
 def dots1(fields: Fields) -> Sequence:
@@ -181,7 +184,16 @@ def _experts(
     if layers is not None and not any(layers):
         return None
     name = next((name for name in (n, "num_experts", "num_local_experts") if name in fields), n)
-    experts, chosen = fields.size(name), fields.size(active)
+    experts = fields.size(name)
+    if active not in fields:  # DeepSeek-V2's class has no default: it can be built so, and does not run
+        raise PellucidError(
+            _("The configuration has {n} experts, and does not say {name}: how many of them a token meets.").format(
+                n=experts, name=active
+            ),
+            fields.where,
+            _("Add {name}: the network does not run without.").format(name=active),
+        )
+    chosen = fields.size(active)
     if chosen > experts:
         fields.refuse(active, _("Give at most {name} = {n}.").format(name=name, n=experts))
     return Experts(experts, chosen, d_ff, layers=layers, **settings)

@@ -20,7 +20,6 @@ from pellucid.anatomy.tree import (
     Repeat,
     Sequence,
 )
-from pellucid.language import _
 
 
 def clip(fields: Fields) -> Sequence:
@@ -93,8 +92,6 @@ def gemma3(fields: Fields) -> Sequence:
     """Gemma 3 from 4B (Gemma team 2025): SigLIP's tower looks, 256 of its averages are read as if they were tokens."""
     text = fields.under("text_config", DEFAULTS["gemma3_text"])
     vision = fields.under("vision_config", DEFAULTS["siglip_vision_model"])
-    if vision.flag("vision_use_head"):
-        vision.refuse("vision_use_head", _("Only towers without a head are known here."))
     tokens, width = fields.size("mm_tokens_per_image", 256), vision.size("hidden_size")
     projector = (
         Part("pool", Pool("average", width, 1, tokens), "embedding", 1),
@@ -103,7 +100,7 @@ def gemma3(fields: Fields) -> Sequence:
     )
     return Sequence(
         (
-            Part("vision", _tower(vision, class_token=False)),
+            Part("vision", siglip_vision(vision)),
             Part("projector", Sequence(projector), positions=tokens),
             Part("language", _below("language", gemma3_text(text))),
         )
