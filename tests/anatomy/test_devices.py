@@ -86,6 +86,7 @@ def test_the_cpu_has_the_memory_that_is_left(monkeypatch):
     assert 0 < devices.available_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     monkeypatch.setattr(devices, "available_memory", lambda: 12_345)
     assert devices.this_machine("cpu").memory == 12_345
+    assert not devices.this_machine("cpu").has_cuda
     monkeypatch.setattr(devices, "available_memory", lambda: None)
     with pytest.raises(PellucidError, match="does not tell"):
         devices.this_machine("cpu")

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from pellucid.anatomy import catalogue, counts, families, questions
+from pellucid.anatomy.cost import devices
+from pellucid.anatomy.memory.serving import RUNTIME
 from pellucid.anatomy.report import Anatomy
 from pellucid.errors import PellucidError
 
@@ -121,3 +123,19 @@ def test_bad_questions(ask, word):
     with pytest.raises(PellucidError) as error:
         ask()
     assert word in str(error.value)
+
+
+def test_only_where_there_is_cuda_it_takes_memory(monkeypatch):
+    processor = devices.Device(
+        "this-machine", "a processor", {"fp32": 1e11, "bf16": 1e11}, 2e10, 10**10, "", has_cuda=False
+    )
+    monkeypatch.setattr(devices, "this_machine", lambda: processor)
+    network = known("gpt2", 1024)
+    for ask in (lambda name: network.serving(device=name).sizes, lambda name: network.training(1e9, name).memory):
+        here, there, anywhere = (ask(name) for name in ("here", "l4", None))
+        assert not any("CUDA" in line for line in here.explain())
+        assert any("CUDA" in line for line in there.explain())
+        assert here.total == there.total - RUNTIME
+        assert anywhere.total == there.total
+    two = network.serving(device="here", devices=2, batch=1)
+    assert two.largest_batch > 2 * network.serving(device="here").largest_batch  # weights lie there once

@@ -33,6 +33,7 @@ class Device:
     price: float | None = None  # $ an hour
     price_date: str = ""
     price_source: str = ""
+    has_cuda: bool = True  # whose context takes memory of its own
 
     def rate(self, precision: str | None = None) -> tuple[str, float]:
         """A number format and its peak, operations a second; without a name the fastest of those that trainings use.
@@ -111,7 +112,7 @@ def this_machine(device: str | None = None) -> Device:
         )
     side = 1024 if kind == "cpu" else 8192  # a GPU is not busy with less
     peak = {precision: 2 * side**3 / product_seconds(precision, kind, side) for precision in ("fp32", "bf16")}
-    return Device(HERE, title, peak, _bandwidth(kind), memory, _("measured here"))
+    return Device(HERE, title, peak, _bandwidth(kind), memory, _("measured here"), has_cuda=kind == "cuda")
 
 
 @cache  # one measurement serves many trainings in one process

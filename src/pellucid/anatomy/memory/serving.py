@@ -67,7 +67,8 @@ def _running(
     size = 4 if formats.known(number_format, formats.FORMATS, "format") in ("fp32", "F32") else 2
     passing = _passing(list(walk(tree)), whole(batch, "batch"), lengths, whole(together, "together"), size)
     kept = cache(tree, batch, length, cache_format, source).parts
-    return Sizes((*kept, *passing, Size("runtime", runtime, _("assumed: CUDA's context and kernels"))))
+    assumed = [Size("runtime", runtime, _("assumed: CUDA's context and kernels"))] if runtime else []
+    return Sizes((*kept, *passing, *assumed))
 
 
 def cache(tree: Node, batch: int = 1, length: int = 1, cache_format: str = "bf16", source: int = 1) -> Sizes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pellucid.anatomy.arguments import whole
 from pellucid.anatomy.cost import devices
 from pellucid.anatomy.explain import QUANTITIES
+from pellucid.anatomy.memory.serving import RUNTIME
 from pellucid.anatomy.tree import walk
 from pellucid.errors import PellucidError
 from pellucid.language import _
@@ -34,6 +35,11 @@ def find_device(name: str | None) -> devices.Device:
             _("Which device?"), "--device", _("--device a100-80gb, say, or --device here; --hardware shows all.")
         )
     return devices.find(devices.HERE if name == "here" else name)
+
+
+def runtime(device: devices.Device | None) -> int:
+    """Bytes that CUDA takes of a device: none where there is no CUDA. Without a device, a GPU is meant."""
+    return RUNTIME if device is None or device.has_cuda else 0
 
 
 def text_length(network: Anatomy, length: int | None) -> int | None:

@@ -9,7 +9,7 @@ from pellucid.anatomy import counts
 from pellucid.anatomy.arguments import whole
 from pellucid.anatomy.cost import generating
 from pellucid.anatomy.memory import formats, serving
-from pellucid.anatomy.questions.common import find_device, text_length, without_device
+from pellucid.anatomy.questions.common import find_device, runtime, text_length, without_device
 from pellucid.anatomy.tree import Embedding, Linear, walk
 
 if TYPE_CHECKING:
@@ -76,15 +76,15 @@ def serve(
     tree, text = network.tree, text_length(network, length)
     length, format = text or 1, formats.known(format, formats.FORMATS)
     whole(devices, "devices")
-    sizes = serving.serve(tree, format, batch, length, cache_format, source=length)
+    hardware = find_device(device) if device is not None else None
+    options: dict[str, Any] = {"cache_format": cache_format, "source": length, "runtime": runtime(hardware)}
+    sizes = serving.serve(tree, format, batch, length, **options)
     token = serving.token_bytes(tree, cache_format)
     answer = Serving(network.name, format, cache_format, batch, text, sizes, token, context=network.context)
-    if device is None:
+    if hardware is None:
         without_device(price=price, devices=devices if devices > 1 else None)
         return answer
-    hardware = find_device(device)
     memory = _together(hardware, devices)
-    options: dict[str, Any] = {"cache_format": cache_format, "source": length}
     cache, speed = serving.cache(tree, 1, length, cache_format, source=length), None
     if sizes.fits(memory) and cache.parts:  # what keeps nothing of past tokens does not write one by one
         work = network.generated_token(length - 1, length)
@@ -103,7 +103,7 @@ def serve(
 
 def _together(device: Device, n: int) -> int:
     """The memory of n devices, of which the runtime takes its part on each."""
-    return n * (device.memory - serving.RUNTIME) + serving.RUNTIME
+    return n * (device.memory - runtime(device)) + runtime(device)
 
 
 def read_share(tree: Node, batch: int = 1) -> float:

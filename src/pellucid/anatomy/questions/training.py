@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pellucid.anatomy.arguments import positive
 from pellucid.anatomy.cost.training import Cost, from_device_hours, implied_utilisation, training_cost
 from pellucid.anatomy.memory import sharding as sharded
-from pellucid.anatomy.questions.common import find_device, text_length, without_device
+from pellucid.anatomy.questions.common import find_device, runtime, text_length, without_device
 from pellucid.errors import PellucidError
 from pellucid.language import _
 
@@ -115,6 +115,7 @@ def train(
         "precision": precision,
         "optimiser": optimiser,
         "recompute": recompute,
+        "runtime": runtime(hardware),
     }
     if hardware is None:
         without_device(price=price, utilisation=utilisation)
