@@ -280,14 +280,20 @@ class Scan(Layer):
 
     width: int
     states: int
+    heads: int | None = None  # one decay, skip and step bias for each, not each channel (Dao and Gu 2024)
+    delta: bool = False  # what enters is what the state has yet to learn, nothing skips (Yang et al. 2024)
 
     @property
     def tensors(self) -> dict[str, Shape]:
-        return {"decay": (self.width, self.states), "skip": (self.width,)}
+        if self.heads is None:
+            return {"decay": (self.width, self.states), "skip": (self.width,)}
+        names = ("decay", "step_bias") if self.delta else ("decay", "skip", "step_bias")
+        return dict.fromkeys(names, (self.heads,))
 
     @property
     def product(self) -> Shape:
-        return (3, self.width, self.states)  # the old state decays, the input enters, the output is read
+        # the old state decays, the input enters, the output is read; and what the state knows of the input
+        return (3 + self.delta, self.width, self.states)
 
     @property
     def output(self) -> Shape:

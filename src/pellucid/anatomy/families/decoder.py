@@ -74,6 +74,7 @@ class DecoderShape:
     ff_bias: bool = False
     head_bias: bool = False
     qk_norm: bool | str = False  # RMS norms of each head's queries and keys, or "layer"; "full": heads have their own
+    gated_attention: bool = False  # queries come with a gate of what attention answers (Qwen3-Next)
     sinks: bool = False  # each head may attend to nothing: one learnt score (gpt-oss)
     tied: bool = True
     sliding_windows: tuple[int | None, ...] | None = None  # per layer; None: every layer sees the whole context
@@ -81,6 +82,8 @@ class DecoderShape:
     dropout: float = 0.0
     experts: Experts | None = None
     latent: Latent | None = None
+    mixer: Sequence | None = None  # what stands in attention's place in `mixer_layers`: a state space, a convolution
+    mixer_layers: tuple[bool, ...] | None = None
     embedding_width: int | None = None  # OPT-350M: a narrower embedding, projected in and out
 
 
@@ -111,7 +114,8 @@ def _blocks(shape: DecoderShape) -> list[Part]:
     windows = shape.sliding_windows or (None,) * shape.n_layers
     mixed = (shape.experts.layers if shape.experts else None) or (shape.experts is not None,) * shape.n_layers
     bare = (not shape.first_norm, *[False] * (shape.n_layers - 1))
-    kinds = list(zip(windows, mixed, bare, strict=True))
+    mixers = shape.mixer_layers or (False,) * shape.n_layers
+    kinds = list(zip(windows, mixed, bare, mixers, strict=True))
     if len(set(kinds)) == 1:
         return [Part("blocks", Repeat(shape.n_layers, _block(shape, *kinds[0])))]
     return [
@@ -130,8 +134,10 @@ def _indices(layers: list[int]) -> str:
     return ",".join(f"{run[0]}:{run[-1] + 1}" for run in runs)
 
 
-def _block(shape: DecoderShape, window: int | None, mixed: bool, bare: bool) -> Sequence:
+def _block(shape: DecoderShape, window: int | None, mixed: bool, bare: bool, has_mixer: bool) -> Sequence:
     attention = Part("attention", _attention(shape, window), "attention")
+    if has_mixer and shape.mixer is not None:
+        attention = Part("mixer", shape.mixer, "mixer")
     feed_forward = Part("feed_forward", _experts(shape) if mixed else _feed_forward(shape, shape.d_ff), "feed-forward")
     if shape.order == "parallel":
         norms = [_norm_part(shape, name) for name in ("attention_norm", "feed_forward_norm")[: shape.parallel_norms]]
@@ -151,8 +157,10 @@ def _attention(shape: DecoderShape, window: int | None) -> Sequence:
         value_dim = shape.latent.value_dim
     else:
         queries, keys = shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim
-        split = (("query", queries), ("key", keys), ("value", keys))
-        parts = [Part("qkv", Linear(shape.d_model, queries + 2 * keys, shape.qkv_bias, parts=split))]
+        split: tuple[tuple[str, int], ...] = (("query", queries), ("key", keys), ("value", keys))
+        if shape.gated_attention:
+            split = (("query", queries), ("gate", queries), *split[1:])
+        parts = [Part("qkv", Linear(shape.d_model, sum(n for _, n in split), shape.qkv_bias, parts=split))]
         if shape.qk_norm == "full":
             parts.append(Part("query_norm", Norm(queries, shift=False), "norm"))
             parts.append(Part("key_norm", Norm(keys, shift=False), "norm"))
@@ -172,6 +180,8 @@ def _attention(shape: DecoderShape, window: int | None) -> Sequence:
         if shape.sinks:
             parts.append(Part("sinks", Lone((shape.n_heads,))))
         parts.append(Part("product", product))
+        if shape.gated_attention:
+            parts.append(Part("gate", Activation("sigmoid", queries, gated=True)))
         value_dim = shape.head_dim
     parts.append(Part("output", Linear(shape.n_heads * value_dim, shape.d_model, shape.output_bias)))
     parts.append(Part("dropout", Dropout(shape.d_model, shape.dropout)))

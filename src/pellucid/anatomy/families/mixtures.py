@@ -12,15 +12,15 @@ from pellucid.language import _
 
 def mixtral(fields: Fields) -> Sequence:
     """Mixtral (Jiang et al. 2024): every feed-forward layer is a mixture."""
-    experts = _experts(fields, "num_local_experts", fields.size("intermediate_size"))
+    experts = experts_of(fields, "num_local_experts", fields.size("intermediate_size"))
     return llama_like(fields, sliding_windows=windows(fields, lambda n: True), experts=experts)
 
 
 def qwen2_moe(fields: Fields) -> Sequence:
     """Qwen1.5-MoE, Qwen2-MoE: beside the chosen experts one that every token meets, behind a gate."""
     shared, d_ff = fields.size("shared_expert_intermediate_size"), fields.size("moe_intermediate_size")
-    layers = _sparse_layers(fields)
-    experts = _experts(fields, "num_experts", d_ff, layers, shared_d_ff=shared, shared_gate=True)
+    layers = sparse_layers(fields)
+    experts = experts_of(fields, "num_experts", d_ff, layers, shared_d_ff=shared, shared_gate=True)
     last = fields.count("max_window_layers")
     seen = windows(fields, lambda n: n % 2 == 0 and n < last) if fields.flag("use_sliding_window") else None
     return llama_like(fields, qkv_bias=fields.flag("qkv_bias"), sliding_windows=seen, experts=experts)
@@ -28,14 +28,14 @@ def qwen2_moe(fields: Fields) -> Sequence:
 
 def qwen3_moe(fields: Fields) -> Sequence:
     """Qwen3-MoE (Qwen team 2025)."""
-    experts = _experts(fields, "num_experts", fields.size("moe_intermediate_size"), _sparse_layers(fields))
+    experts = experts_of(fields, "num_experts", fields.size("moe_intermediate_size"), sparse_layers(fields))
     seen = windows(fields, lambda n: True) if fields.flag("use_sliding_window") else None
     return llama_like(fields, **biases(fields), qk_norm=True, sliding_windows=seen, experts=experts)
 
 
 def gpt_oss(fields: Fields) -> Sequence:
     """gpt-oss (OpenAI 2025): biases everywhere, heads that may attend to nothing; every other layer has a window."""
-    experts = _experts(fields, "num_local_experts", fields.size("intermediate_size"), biased_router=True)
+    experts = experts_of(fields, "num_local_experts", fields.size("intermediate_size"), biased_router=True)
     seen = windows(fields, lambda n: n % 2 == 0)
     return llama_like(fields, **biases(fields), ff_bias=True, sinks=True, sliding_windows=seen, experts=experts)
 
@@ -45,7 +45,7 @@ def llama4_text(fields: Fields) -> Sequence:
     n_layers, step = fields.layers("num_hidden_layers"), fields.size("interleave_moe_layer_step")
     d_ff, every = fields.size("intermediate_size"), fields.size("no_rope_layer_interval")
     mixtures = _listed(fields, "moe_layers") or range(step - 1, n_layers, step)
-    experts = _experts(
+    experts = experts_of(
         fields,
         "num_local_experts",
         d_ff,
@@ -60,26 +60,26 @@ def llama4_text(fields: Fields) -> Sequence:
 
 def olmoe(fields: Fields) -> Sequence:
     """OLMoE (Muennighoff et al. 2024)."""
-    experts = _experts(fields, "num_experts", fields.size("intermediate_size"))
+    experts = experts_of(fields, "num_experts", fields.size("intermediate_size"))
     return llama_like(fields, **biases(fields), qk_norm="full", experts=experts)
 
 
 def flex_olmo(fields: Fields) -> Sequence:
     """FlexOlmo (Shi et al. 2025): OLMo 2's norms, and experts that were trained apart."""
-    experts = _experts(fields, "num_experts", fields.size("intermediate_size"))
+    experts = experts_of(fields, "num_experts", fields.size("intermediate_size"))
     return llama_like(fields, **biases(fields), order="after", qk_norm="full", experts=experts)
 
 
 def granitemoe(fields: Fields) -> Sequence:
     """Granite 3's mixtures (IBM 2024), some with an expert that every token meets."""
     shared = fields.count("shared_intermediate_size")
-    experts = _experts(fields, "num_local_experts", fields.size("intermediate_size"), shared_d_ff=shared)
+    experts = experts_of(fields, "num_local_experts", fields.size("intermediate_size"), shared_d_ff=shared)
     return llama_like(fields, **biases(fields), experts=experts)
 
 
 def phimoe(fields: Fields) -> Sequence:
     """Phi-3.5-MoE (Abdin et al. 2024): layer norm. Its class always chooses two experts."""
-    experts = _experts(fields, "num_local_experts", fields.size("intermediate_size"))
+    experts = experts_of(fields, "num_local_experts", fields.size("intermediate_size"))
     head_bias, seen = fields.flag("lm_head_bias"), windows(fields, lambda n: True)
     return llama_like(
         fields, **biases(fields), norm="layer", head_bias=head_bias, sliding_windows=seen, experts=experts
@@ -89,7 +89,7 @@ def phimoe(fields: Fields) -> Sequence:
 def hunyuan_moe(fields: Fields) -> Sequence:
     """Hunyuan-A13B (Tencent 2025): beside the chosen experts one as wide that every token meets."""
     d_ff = fields.size("intermediate_size")
-    experts = _experts(fields, "num_experts", d_ff, active="moe_topk", shared_d_ff=d_ff)
+    experts = experts_of(fields, "num_experts", d_ff, active="moe_topk", shared_d_ff=d_ff)
     return llama_like(fields, **biases(fields), qk_norm=True, experts=experts)
 
 
@@ -99,7 +99,7 @@ def ernie4_5_moe(fields: Fields) -> Sequence:
     first, every = fields.count("moe_layer_start_index"), fields.size("moe_layer_interval")
     is_last = fields.content["moe_layer_end_index"] == -1
     last = n_layers - 1 if is_last else fields.count("moe_layer_end_index")
-    experts = _experts(
+    experts = experts_of(
         fields,
         "moe_num_experts",
         d_ff,
@@ -115,7 +115,7 @@ def ernie4_5_moe(fields: Fields) -> Sequence:
 
 def minimax_m2(fields: Fields) -> Sequence:
     """MiniMax-M2 (MiniMax 2025): queries and keys are normed whole; a bias balances experts."""
-    experts = _experts(fields, "num_local_experts", fields.size("intermediate_size"), router_bias=True)
+    experts = experts_of(fields, "num_local_experts", fields.size("intermediate_size"), router_bias=True)
     return llama_like(fields, qk_norm="full", experts=experts)
 
 
@@ -162,7 +162,7 @@ def _deepseek(fields: Fields, router_bias: bool) -> Sequence:
 def _deepseek_experts(fields: Fields, router_bias: bool) -> Experts | None:
     """Layers but the first few are mixtures; some experts meet every token."""
     first, d_ff = fields.count("first_k_dense_replace"), fields.size("moe_intermediate_size")
-    return _experts(
+    return experts_of(
         fields,
         "n_routed_experts",
         d_ff,
@@ -172,7 +172,7 @@ def _deepseek_experts(fields: Fields, router_bias: bool) -> Experts | None:
     )
 
 
-def _experts(
+def experts_of(
     fields: Fields,
     n: str,
     d_ff: int,
@@ -199,7 +199,7 @@ def _experts(
     return Experts(experts, chosen, d_ff, layers=layers, **settings)
 
 
-def _sparse_layers(fields: Fields) -> tuple[bool, ...]:
+def sparse_layers(fields: Fields) -> tuple[bool, ...]:
     """Every `decoder_sparse_step`th layer is a mixture, but for those in `mlp_only_layers`."""
     step, dense = fields.size("decoder_sparse_step"), _listed(fields, "mlp_only_layers")
     return tuple((n + 1) % step == 0 and n not in dense for n in range(fields.layers("num_hidden_layers")))

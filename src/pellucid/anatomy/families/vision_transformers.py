@@ -88,7 +88,7 @@ def _registers(fields: Fields, flow: Flow) -> int:
 
 
 def _tokens(fields: Fields, *extra: str, placed: bool = True) -> tuple[Flow, int]:
-    """A picture as patches, tokens of its own, where `placed` positions of all these; and how many vectors that makes."""
+    """A picture as patches, tokens of its own, where `placed` their positions; and how many vectors that makes."""
     width, patch = fields.size("hidden_size"), fields.size("patch_size")
     flow = picture(fields)
     flow.convolution("patches", width, patch, patch, padding=0, kind="embedding")

@@ -1,4 +1,4 @@
-"""Language models that are decoders."""
+"""Llama and the decoders after it."""
 
 from typing import Any
 
@@ -40,6 +40,22 @@ GEMMA = {
     "attention_bias": False,
     "sliding_window": 4096,
 }
+QWEN_NEXT = LLAMA | {
+    "vocab_size": 151936,
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 48,
+    "num_key_value_heads": 2,
+    "num_attention_heads": 16,
+    "head_dim": 256,
+    "max_position_embeddings": 32768,
+    "full_attention_interval": 4,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+}
 COHERE = LLAMA | {
     "vocab_size": 256000,
     "hidden_size": 8192,
@@ -58,51 +74,34 @@ GLM = LLAMA | {
     "max_position_embeddings": 131072,
     "attention_bias": True,
 }
-GPT = {
-    "vocab_size": 50257,
-    "n_positions": 1024,
-    "n_embd": 768,
-    "n_layer": 12,
-    "n_head": 12,
-    "activation_function": "gelu_new",
-    "resid_pdrop": 0.1,
-    "embd_pdrop": 0.1,
+MAMBA = {
+    "vocab_size": 50280,
+    "hidden_size": 768,
+    "num_hidden_layers": 32,
+    "state_size": 16,
+    "expand": 2,
+    "conv_kernel": 4,
+    "time_step_rank": "auto",
+    "use_bias": False,
+    "use_conv_bias": True,
+    "hidden_act": "silu",
     "tie_word_embeddings": True,
+}
+MAMBA_2 = LLAMA | {
+    "mamba_n_heads": 128,
+    "mamba_n_groups": 1,
+    "mamba_d_state": 256,
+    "mamba_d_conv": 4,
+    "mamba_expand": 2,
+    "mamba_conv_bias": True,
+    "mamba_proj_bias": False,
 }
 
 LANGUAGE: dict[str, dict[str, Any]] = {
     "arcee": LLAMA
     | {"hidden_size": 2560, "intermediate_size": 18432, "hidden_act": "relu2", "max_position_embeddings": 4096},
-    "biogpt": {
-        "vocab_size": 42384,
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-        "hidden_act": "gelu",
-        "max_position_embeddings": 1024,
-        "hidden_dropout_prob": 0.1,
-        "tie_word_embeddings": True,
-    },
-    "bloom": {
-        "vocab_size": 250880,
-        "hidden_size": 64,
-        "n_layer": 2,
-        "n_head": 8,
-        "seq_length": 2048,
-        "tie_word_embeddings": True,
-    },
-    "codegen": GPT
-    | {
-        "vocab_size": 50400,
-        "n_positions": 2048,
-        "n_embd": 4096,
-        "n_layer": 28,
-        "n_head": 16,
-        "resid_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "tie_word_embeddings": False,
-    },
+    "bamba": MAMBA_2
+    | {"vocab_size": 128000, "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 262144},
     "cohere": COHERE | {"use_qk_norm": False},
     "cohere2": COHERE | {"sliding_window": 4096, "sliding_window_pattern": 4},
     "ernie4_5": LLAMA
@@ -126,20 +125,7 @@ LANGUAGE: dict[str, dict[str, Any]] = {
         "sliding_window": 4096,
         "sliding_window_pattern": 4,
     },
-    "falcon": {
-        "vocab_size": 65024,
-        "hidden_size": 4544,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 71,
-        "max_position_embeddings": 2048,
-        "alibi": False,
-        "new_decoder_architecture": False,
-        "multi_query": True,
-        "parallel_attn": True,
-        "bias": False,
-        "activation": "gelu",
-        "tie_word_embeddings": True,
-    },
+    "falcon_mamba": MAMBA,
     "gemma": GEMMA
     | {
         "hidden_size": 3072,
@@ -153,73 +139,43 @@ LANGUAGE: dict[str, dict[str, Any]] = {
     "gemma3_text": GEMMA | {"vocab_size": 262208, "max_position_embeddings": 131072, "sliding_window_pattern": 6},
     "glm": GLM,
     "glm4": GLM,
-    "gpt2": GPT,
-    "gpt_bigcode": GPT | {"activation_function": "gelu_pytorch_tanh", "multi_query": True},
-    "gpt_neo": {
-        "vocab_size": 50257,
-        "max_position_embeddings": 2048,
-        "hidden_size": 2048,
-        "num_layers": 24,
-        "num_heads": 16,
-        "attention_types": [[["global", "local"], 12]],
-        "window_size": 256,
-        "activation_function": "gelu_new",
-        "tie_word_embeddings": True,
-    },
-    "gpt_neox": {
-        "vocab_size": 50432,
-        "hidden_size": 6144,
-        "num_hidden_layers": 44,
-        "num_attention_heads": 64,
-        "intermediate_size": 24576,
-        "max_position_embeddings": 2048,
-        "hidden_act": "gelu",
-        "tie_word_embeddings": False,
-        "use_parallel_residual": True,
-        "attention_bias": True,
-    },
-    "gptj": GPT
-    | {
-        "vocab_size": 50400,
-        "n_positions": 2048,
-        "n_embd": 4096,
-        "n_layer": 28,
-        "n_head": 16,
-        "resid_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "tie_word_embeddings": False,
-    },
     "granite": LLAMA,
     "hunyuan_v1_dense": LLAMA | {"vocab_size": 290943},
+    "lfm2": LLAMA
+    | {
+        "vocab_size": 65536,
+        "hidden_size": 2560,
+        "intermediate_size": 12288,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 128000,
+        "tie_word_embeddings": True,
+        "conv_bias": False,
+        "conv_L_cache": 3,
+        "block_multiple_of": 256,
+        "block_ffn_dim_multiplier": 1.0,
+        "block_auto_adjust_ff_dim": True,
+    },
     "llama": LLAMA,
-    "mamba": {
-        "vocab_size": 50280,
-        "hidden_size": 768,
-        "num_hidden_layers": 32,
-        "state_size": 16,
+    "mamba": MAMBA,
+    "mamba2": {
+        "vocab_size": 32768,
+        "hidden_size": 4096,
+        "state_size": 128,
+        "num_heads": 128,
+        "num_hidden_layers": 64,
         "expand": 2,
         "conv_kernel": 4,
-        "time_step_rank": "auto",
+        "n_groups": 8,
         "use_bias": False,
         "use_conv_bias": True,
         "hidden_act": "silu",
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": False,
     },
     "minicpm": LLAMA,
     "ministral": MISTRAL | {"sliding_window": 4096},
     "ministral3": MISTRAL
     | {"vocab_size": 131072, "num_hidden_layers": 34, "head_dim": 128, "max_position_embeddings": 262144},
     "mistral": MISTRAL | {"sliding_window": 4096},
-    "mpt": {
-        "vocab_size": 50368,
-        "d_model": 2048,
-        "n_heads": 16,
-        "n_layers": 24,
-        "expansion_ratio": 4,
-        "max_seq_len": 2048,
-        "no_bias": True,
-        "tie_word_embeddings": True,
-    },
     "nanochat": LLAMA
     | {
         "vocab_size": 50304,
@@ -228,15 +184,6 @@ LANGUAGE: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 12,
         "num_attention_heads": 6,
         "hidden_act": "relu2",
-    },
-    "nanogpt": {
-        "block_size": 1024,
-        "vocab_size": 50304,
-        "n_layer": 12,
-        "n_head": 12,
-        "n_embd": 768,
-        "dropout": 0.0,
-        "bias": True,
     },
     "nemotron": LLAMA
     | {
@@ -250,21 +197,6 @@ LANGUAGE: dict[str, dict[str, Any]] = {
     "olmo": LLAMA | {"vocab_size": 50304},
     "olmo2": LLAMA | {"vocab_size": 50304},
     "olmo3": LLAMA | {"vocab_size": 50304, "sliding_window": 4096},
-    "openai-gpt": GPT | {"vocab_size": 40478, "n_positions": 512, "afn": "gelu"},
-    "opt": {
-        "vocab_size": 50272,
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "ffn_dim": 3072,
-        "max_position_embeddings": 2048,
-        "do_layer_norm_before": True,
-        "enable_bias": True,
-        "layer_norm_elementwise_affine": True,
-        "activation_function": "relu",
-        "dropout": 0.1,
-        "tie_word_embeddings": True,
-    },
     "persimmon": LLAMA
     | {
         "vocab_size": 262144,
@@ -288,6 +220,14 @@ LANGUAGE: dict[str, dict[str, Any]] = {
     | {"vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "max_position_embeddings": 4096},
     "qwen2": QWEN,
     "qwen3": QWEN | {"head_dim": 128},
+    "qwen3_5_text": QWEN_NEXT
+    | {
+        "vocab_size": 248320,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 4,
+    },
     "seed_oss": LLAMA
     | {
         "vocab_size": 155136,
@@ -335,15 +275,4 @@ LANGUAGE: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "vaultgemma": GEMMA,
-    "xglm": {
-        "vocab_size": 256008,
-        "max_position_embeddings": 2048,
-        "d_model": 1024,
-        "ffn_dim": 4096,
-        "num_layers": 24,
-        "attention_heads": 16,
-        "activation_function": "gelu",
-        "dropout": 0.1,
-        "tie_word_embeddings": True,
-    },
 }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pellucid.anatomy.families.defaults.language import LLAMA, MISTRAL, QWEN
+from pellucid.anatomy.families.defaults.language import LLAMA, MAMBA_2, MISTRAL, QWEN, QWEN_NEXT
 
 QWEN_MOE = QWEN | {
     "hidden_size": 2048,
@@ -105,8 +105,33 @@ MIXTURES: dict[str, dict[str, Any]] = {
         "attention_bias": True,
     },
     "granitemoe": LLAMA | {"num_local_experts": 8, "num_experts_per_tok": 2},
+    "granitemoehybrid": MAMBA_2
+    | {
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "shared_intermediate_size": 1024,
+    },
     "granitemoeshared": LLAMA | {"num_local_experts": 8, "num_experts_per_tok": 2, "shared_intermediate_size": 0},
     "hunyuan_v1_moe": LLAMA | {"vocab_size": 290943, "num_experts": 1, "moe_topk": 1},
+    "jamba": LLAMA
+    | {
+        "vocab_size": 65536,
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 262144,
+        "num_experts": 16,
+        "num_experts_per_tok": 2,
+        "expert_layer_period": 2,
+        "expert_layer_offset": 1,
+        "attn_layer_period": 8,
+        "attn_layer_offset": 4,
+        "mamba_d_state": 16,
+        "mamba_d_conv": 4,
+        "mamba_expand": 2,
+        "mamba_dt_rank": "auto",
+        "mamba_conv_bias": True,
+        "mamba_proj_bias": False,
+    },
     "llama4_text": LLAMA
     | {
         "vocab_size": 202048,
@@ -170,6 +195,17 @@ MIXTURES: dict[str, dict[str, Any]] = {
         "shared_expert_intermediate_size": 5632,
         "qkv_bias": True,
     },
+    "qwen3_5_moe_text": QWEN_NEXT
+    | {
+        "vocab_size": 248320,
+        "num_hidden_layers": 40,
+        "num_experts": 256,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 512,
+        "shared_expert_intermediate_size": 512,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+    },
     "qwen3_moe": QWEN_MOE
     | {
         "intermediate_size": 6144,
@@ -177,5 +213,14 @@ MIXTURES: dict[str, dict[str, Any]] = {
         "num_experts": 128,
         "num_experts_per_tok": 8,
         "moe_intermediate_size": 768,
+    },
+    "qwen3_next": QWEN_NEXT
+    | {
+        "num_experts": 512,
+        "num_experts_per_tok": 10,
+        "moe_intermediate_size": 512,
+        "shared_expert_intermediate_size": 512,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
     },
 }
