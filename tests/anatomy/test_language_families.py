@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -461,6 +462,12 @@ def test_a_type_that_is_not_known_is_answered_by_the_nearest() -> None:
         families.describe({"model_type": "qwen33"})
     with pytest.raises(PellucidError, match="model_type"):
         families.describe({})
+
+
+@pytest.mark.parametrize("page", ["anatomy.md", "anatomy.zh.md"])
+def test_the_page_names_every_type_that_others_have(page: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    assert [kind for kind in families.READERS if kind in CONFIG_MAPPING and f"`{kind}`" not in text] == []
 
 
 def test_reading_needs_no_torch() -> None:
