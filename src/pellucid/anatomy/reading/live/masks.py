@@ -23,20 +23,22 @@ def results(op: Any, args: Any, kwargs: Any, numbers: Callable[[Tensor], Tensor 
 
     Where a mask is laid on a bias that is not known (T5), those of the mask: what it hides stays hidden.
     """
-    unknown: list[Tensor] = []
-
-    def known(x: Any) -> Any:
-        found = numbers(x) if isinstance(x, Tensor) else x
-        if found is None and x is not None:
-            unknown.append(x)
-            return torch.zeros((), dtype=x.dtype, device="cpu").expand(x.shape)
-        return found
-
+    if torch.Tag.nondeterministic_seeded in op.tags:
+        return []
     lays_mask = op._schema.name in ("aten::add", "aten::where", "aten::masked_fill")
     with unset_fake_temporarily():
-        args, kwargs = tree_map(known, (args, kwargs))
-        if (unknown and not lays_mask) or torch.Tag.nondeterministic_seeded in op.tags:
+        read = {id(x): (x, numbers(x)) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        unknown = [x for x, found in read.values() if found is None]
+        if unknown and not (lays_mask and len(unknown) < len(read)):
             return []
+
+        def known(x: Any) -> Any:
+            if not isinstance(x, Tensor):
+                return x
+            found = read[id(x)][1]
+            return torch.zeros((), dtype=x.dtype, device="cpu").expand(x.shape) if found is None else found
+
+        args, kwargs = tree_map(known, (args, kwargs))
         try:
             outs = [x for x in tree_leaves(op(*args, **kwargs)) if isinstance(x, Tensor)]
         except (RuntimeError, LookupError):  # it has a shape for these, but is not made for such numbers
@@ -65,10 +67,9 @@ def hidden(mask: Tensor) -> Tensor:
 def is_causal(masks: Iterable[Tensor | None], queries: int, keys: int) -> bool | None:
     """Whether one of these, True where a pair is hidden, hides all keys that come after a query; None: not known."""
     is_known = True
-    later = torch.ones(queries, keys, dtype=torch.bool, device="cpu").triu(1)
     for mask in masks:
-        if mask is None or any(n not in (1, size) for n, size in zip(mask.shape[-2:], later.shape, strict=False)):
+        if mask is None or any(n not in (1, size) for n, size in zip(mask.shape[-2:], (queries, keys), strict=False)):
             is_known = False
-        elif bool((mask | ~later).all()):
+        elif not mask.logical_not().expand(*mask.shape[:-2], queries, keys).triu(1).any():
             return True
     return False if is_known else None
