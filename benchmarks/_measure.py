@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pellucid.cli import ALLOCATOR
+from pellucid.training import allocator as ours
 
 MOST_FOREIGN = 0.1  # cores
 CACHE = Path(__file__).parents[1] / "cache"
@@ -102,9 +102,9 @@ def serve(**works: Callable[..., Any]) -> None:
 
 def environment(allocator: bool) -> dict[str, str]:
     """This process's environment without (or with) our allocator settings, and without a re-start by `pellucid`."""
-    plain = {name: value for name, value in os.environ.items() if name not in (*ALLOCATOR, "PELLUCID_ALLOCATOR")}
+    plain = {name: value for name, value in os.environ.items() if name not in (*ours.SETTINGS, ours.SWITCH)}
     plain |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # they would tear the table
-    return plain | (ALLOCATOR | {"PELLUCID_ALLOCATOR": "settled"} if allocator else {})
+    return plain | (ours.SETTINGS | {ours.SWITCH: "settled"} if allocator else {})
 
 
 # what is printed

@@ -198,7 +198,7 @@ def train(drawn: Draw, steps: int, device: str) -> None:
     from pellucid.tasks.pictures import PictureTask
     from pellucid.tasks.table import TableTask
     from pellucid.tasks.text import TextTask
-    from pellucid.training import loop
+    from pellucid.training import allocator, loop
     from pellucid.training.optimisers import Optimiser
     from pellucid.training.recompute import recompute_blocks
 
@@ -216,6 +216,8 @@ def train(drawn: Draw, steps: int, device: str) -> None:
             ids = torch.randint(drawn.shape["vocab_size"], shape, generator=generator)
             return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
+    if drawn.inputs or drawn.recompute:
+        allocator.give_back_large_blocks()
     network: Any
     if drawn.family == "dense":
         kind, network = TableTask, Scaled(Dense(drawn.config), Scaling([0.0] * drawn.inputs, [1.0] * drawn.inputs))
@@ -235,6 +237,7 @@ def train(drawn: Draw, steps: int, device: str) -> None:
     if device != "cpu":
         print(torch.cuda.max_memory_allocated())
         return
+    allocator.give_back()
     with tempfile.TemporaryDirectory() as folder:
         if drawn.inputs:
             save_plain(network, folder, {"model_type": f"pellucid-{drawn.family}", **asdict(drawn.config)}, {})

@@ -25,7 +25,7 @@ from pellucid.errors import PellucidError, StoppedError
 from pellucid.language import _
 from pellucid.tasks import recognise, restored
 from pellucid.tasks.task import Batches, Task
-from pellucid.training import checkpoint, journal, machine
+from pellucid.training import allocator, checkpoint, journal, machine
 from pellucid.training.loop import Step, autocast, steps
 from pellucid.training.optimisers import Optimiser
 from pellucid.training.options import TrainOptions
@@ -162,6 +162,8 @@ def seconds_per_step(task: Task, plan: Plan, least: float = 1.5) -> float:
 
 def ready(task: Task, plan: Plan) -> tuple[nn.Module, Optimiser, Batches]:
     """Network, optimiser and data at step 0 of the plan."""
+    if plan.items == 1 or plan.recompute:  # no text, or memory is dearer than time
+        allocator.give_back_large_blocks()
     torch.manual_seed(plan.seed)
     torch.set_num_threads(plan.threads)
     if plan.deterministic:
@@ -365,6 +367,7 @@ class Run:
 
     def finish(self) -> None:
         """Measure the best model on all held-out data and pronounce the verdict."""
+        allocator.give_back()  # what steps needed: the best model takes its place
         best = self.task.open_network(self.folder).to(self.plan.device)
         metrics = self._metrics(best, whole=True)
         self.reference = self.task.baselines(thorough=True)

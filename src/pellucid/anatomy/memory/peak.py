@@ -15,22 +15,14 @@ from typing import TYPE_CHECKING
 
 from pellucid.anatomy import counts
 from pellucid.anatomy.memory.kept import Pass, Run, blocks, passes
-from pellucid.anatomy.tree import Convolution, Embedding, Linear, Node, walk
+from pellucid.anatomy.tree import Embedding, Linear, Node, walk
 from pellucid.language import _
 
 if TYPE_CHECKING:
     from pellucid.training.plan import Plan
 
-PROCESS = (
-    356_000_000  # Python, torch and its kernels, tokenizers, after steps of a network of next to no size: measured
-)
-CONVOLUTIONS = (
-    80_000_000  # what their kernels take on a CPU, for code and for copies in their own order: 70 to 85 measured
-)
-TOKENIZERS = 16_000_000  # of these, what is not there where no text is read
-HELD = 0.32  # share of what comes and goes that the C library holds but cannot use again: fitted, as the next two are
-HELD_UNEQUAL = 0.42  # the same where layers differ in size, as in networks that read no text: blocks fit less often
-HELD_MORE = 1.15  # times that where blocks are made anew between those that are kept
+PROCESS = 356_000_000  # Python, torch and its kernels, after steps of a network of next to no size: measured
+HELD = 0.34  # share of what comes and goes that the C library holds but cannot use again, where it keeps: fitted
 TOGETHER = 2**22  # as in `training/optimisers.py`, a room above
 
 
@@ -75,7 +67,6 @@ def _names() -> dict[str, str]:
     """The parts in the user's language."""
     return {
         "process": _("Python, torch and its kernels"),
-        "kernels": _("what the kernels of convolutions take"),
         "data": _("the data, and the batches of a step"),
         "weights": _("weights"),
         "optimiser state": _("state of the optimiser"),
@@ -101,22 +92,23 @@ def forecast(tree: Node, training: Training, process: int = PROCESS, held: float
     - forward: when the forward pass ends. What `passes` says of every leaf, the casts of all matrices, the outputs.
     - backward at a leaf: see `backward`.
     - update: 4N of gradients, and what the optimiser needs for a while (see `updating`).
-    - finish: 4N for reading the best model from its file, and of a transformer 4M for bringing it into our form.
+    - finish: 4N for reading the best model from its file, and of a transformer 4M for bringing it into our form. What
+      was free has been given back before.
 
     Args:
         tree: The network's shapes.
         training: What goes through it, and how it is trained.
         process: Bytes that the process takes without any network; 0 on a GPU.
         held: Share of what comes and goes that is lost to holes between blocks; 0 gives the bytes that torch asks for.
-            What was fitted to measurements when left out.
+            When left out, what was fitted to measurements of decoders; 0 for networks that read no text and where
+            blocks are computed again, since large blocks are given back there (`training/allocator.py`).
     """
     run, total, inside = training.run, counts.parameters(tree).total, counts.matrices(tree)
     through = list(blocks(passes(tree, run)))
     inputs = 4 * run.batch * run.inputs * training.accumulation
     always = {
-        "process": process - (TOKENIZERS if process and run.inputs else 0),
+        "process": process,
         "data": training.data + inputs,
-        "kernels": CONVOLUTIONS if process and any(isinstance(v.leaf, Convolution) for v in walk(tree)) else 0,
         "weights": 4 * total,
         "optimiser state": state(training, total, inside),
     }
@@ -130,9 +122,9 @@ def forecast(tree: Node, training: Training, process: int = PROCESS, held: float
         "finish": {"best model": finish if run.device == "cpu" else 0},
     }
     if held is None:
-        held = (HELD_UNEQUAL if run.inputs else HELD) * (HELD_MORE if training.recompute else 1)
-    for parts in moments.values():
-        parts["holes between blocks"] = round(held * sum(parts.values()))
+        held = 0 if run.inputs or training.recompute else HELD
+    for name, parts in moments.items():
+        parts["holes between blocks"] = round(held * sum(parts.values())) if name != "finish" else 0
     totals = {name: sum(always.values()) + sum(parts.values()) for name, parts in moments.items()}
     moment = max(totals, key=totals.__getitem__)
     return Memory(always | moments[moment], moment, totals)
