@@ -216,7 +216,9 @@ def train(drawn: Draw, steps: int, device: str) -> None:
             ids = torch.randint(drawn.shape["vocab_size"], shape, generator=generator)
             return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
-    if drawn.inputs or drawn.recompute:
+    if drawn.recompute:  # as in `training/run.py`
+        allocator.give_back_large_blocks(allocator.LARGE // 2)
+    elif drawn.inputs:
         allocator.give_back_large_blocks()
     network: Any
     if drawn.family == "dense":

@@ -17,29 +17,31 @@ SETTINGS = {  # freed memory is kept
     "MALLOC_TOP_PAD_": "268435456",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-SWITCH = "PELLUCID_ALLOCATOR"  # "off" by the user, "settled" where a process has the settings
-LARGE = 4 * 2**20  # bytes of a block that is better given back
+SWITCH = "PELLUCID_ALLOCATOR"  # "off" or "keep" by the user; "settled" or "kept" where a process has the settings
+LARGE = 8 * 2**20  # bytes of a block that is better given back
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # glibc's names of `mallopt`
 
 
 def restart() -> None:
     """Start this process again with `SETTINGS`, which must stand in the environment before Python runs.
 
-    Only on Linux, only once, and not with PELLUCID_ALLOCATOR=off; settings of the user's stand.
+    Only on Linux, only once, and not with PELLUCID_ALLOCATOR=off; with =keep nothing is ever given back. Settings of
+    the user's stand.
     """
-    if sys.platform != "linux" or os.environ.get(SWITCH) in ("off", "settled"):
+    mode = os.environ.get(SWITCH)
+    if sys.platform != "linux" or mode in ("off", "settled", "kept"):
         return
-    environment = {**SETTINGS, **os.environ, SWITCH: "settled"}
+    environment = {**SETTINGS, **os.environ, SWITCH: "kept" if mode == "keep" else "settled"}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
-def give_back_large_blocks() -> None:
-    """From now on, blocks of `LARGE` bytes and more go back to the system when they are freed."""
+def give_back_large_blocks(large: int = LARGE) -> None:
+    """From now on, blocks of `large` bytes and more go back to the system when they are freed."""
     if os.environ.get(SWITCH) == "settled":
         libc = ctypes.CDLL(None)
-        libc.mallopt(MMAP_THRESHOLD, LARGE)
-        libc.mallopt(TRIM_THRESHOLD, 4 * LARGE)
-        libc.mallopt(TOP_PAD, LARGE)
+        libc.mallopt(MMAP_THRESHOLD, large)
+        libc.mallopt(TRIM_THRESHOLD, 2 * LARGE)
+        libc.mallopt(TOP_PAD, large)
         give_back()
 
 

@@ -162,7 +162,9 @@ def seconds_per_step(task: Task, plan: Plan, least: float = 1.5) -> float:
 
 def ready(task: Task, plan: Plan) -> tuple[nn.Module, Optimiser, Batches]:
     """Network, optimiser and data at step 0 of the plan."""
-    if plan.items == 1 or plan.recompute:  # no text, or memory is dearer than time
+    if plan.recompute:  # memory is dearer than time
+        allocator.give_back_large_blocks(allocator.LARGE // 2)
+    elif plan.items == 1:  # no text
         allocator.give_back_large_blocks()
     torch.manual_seed(plan.seed)
     torch.set_num_threads(plan.threads)
