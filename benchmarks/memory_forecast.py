@@ -216,10 +216,7 @@ def train(drawn: Draw, steps: int, device: str) -> None:
             ids = torch.randint(drawn.shape["vocab_size"], shape, generator=generator)
             return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
-    if drawn.recompute:  # as in `training/run.py`
-        allocator.give_back_large_blocks(allocator.LARGE // 2)
-    elif drawn.inputs:
-        allocator.give_back_large_blocks()
+    allocator.suit(not drawn.inputs, drawn.recompute)
     network: Any
     if drawn.family == "dense":
         kind, network = TableTask, Scaled(Dense(drawn.config), Scaling([0.0] * drawn.inputs, [1.0] * drawn.inputs))

@@ -35,6 +35,14 @@ def restart() -> None:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
+def suit(reads_text: bool, recompute: bool) -> None:
+    """Give large blocks back where kept ones leave holes; smaller ones too where memory is dearer than time."""
+    if recompute:
+        give_back_large_blocks(LARGE // 2)
+    elif not reads_text:
+        give_back_large_blocks()
+
+
 def give_back_large_blocks(large: int = LARGE) -> None:
     """From now on, blocks of `large` bytes and more go back to the system when they are freed."""
     if os.environ.get(SWITCH) == "settled":

@@ -162,10 +162,7 @@ def seconds_per_step(task: Task, plan: Plan, least: float = 1.5) -> float:
 
 def ready(task: Task, plan: Plan) -> tuple[nn.Module, Optimiser, Batches]:
     """Network, optimiser and data at step 0 of the plan."""
-    if plan.recompute:  # memory is dearer than time
-        allocator.give_back_large_blocks(allocator.LARGE // 2)
-    elif plan.items == 1:  # no text
-        allocator.give_back_large_blocks()
+    allocator.suit(plan.items > 1, plan.recompute)
     torch.manual_seed(plan.seed)
     torch.set_num_threads(plan.threads)
     if plan.deterministic:

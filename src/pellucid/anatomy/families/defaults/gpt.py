@@ -14,6 +14,17 @@ GPT = {
     "tie_word_embeddings": True,
 }
 
+GPTJ = GPT | {
+    "vocab_size": 50400,
+    "n_positions": 2048,
+    "n_embd": 4096,
+    "n_layer": 28,
+    "n_head": 16,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "tie_word_embeddings": False,
+}
+
 GPTS: dict[str, dict[str, Any]] = {
     "biogpt": {
         "vocab_size": 42384,
@@ -34,17 +45,7 @@ GPTS: dict[str, dict[str, Any]] = {
         "seq_length": 2048,
         "tie_word_embeddings": True,
     },
-    "codegen": GPT
-    | {
-        "vocab_size": 50400,
-        "n_positions": 2048,
-        "n_embd": 4096,
-        "n_layer": 28,
-        "n_head": 16,
-        "resid_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "tie_word_embeddings": False,
-    },
+    "codegen": GPTJ,
     "falcon": {
         "vocab_size": 65024,
         "hidden_size": 4544,
@@ -84,17 +85,7 @@ GPTS: dict[str, dict[str, Any]] = {
         "use_parallel_residual": True,
         "attention_bias": True,
     },
-    "gptj": GPT
-    | {
-        "vocab_size": 50400,
-        "n_positions": 2048,
-        "n_embd": 4096,
-        "n_layer": 28,
-        "n_head": 16,
-        "resid_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "tie_word_embeddings": False,
-    },
+    "gptj": GPTJ,
     "mpt": {
         "vocab_size": 50368,
         "d_model": 2048,
